@@ -1,0 +1,2 @@
+//! The `sealedenv` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Harness for black-box tests: runs kubectl and the built binaries, never the libraries.

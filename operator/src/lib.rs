@@ -1,0 +1,1 @@
+//! The operator: opens sealed values and reconciles Secrets.

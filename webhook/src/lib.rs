@@ -1,0 +1,1 @@
+//! The admission webhook: gives annotated pods their files, and validates SealedEnvs.
