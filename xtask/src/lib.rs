@@ -1,1 +1,89 @@
-//! The project's own commands. `main.rs` parses, each module does one job.
+//! The project's own commands: `cargo xtask help` lists them.
+//!
+//! One module does one command. What they share: [`exec`] runs other programs, [`Checkout`] knows where things are.
+//! Nothing here ships to users.
+
+#![allow(clippy::print_stdout, reason = "a command-line tool: its results go to stdout")]
+
+pub mod exec;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+/// The project's own commands. They never touch a cluster that they did not start, unless `--context` names it.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_version_flag = true)]
+struct Xtask {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+/// Parses the command line, runs the command, reports its failure.
+pub fn main() -> ExitCode {
+    let xtask = Xtask::parse();
+    match run(xtask.command) {
+        Ok(code) => code,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let _checkout = Checkout::find()?;
+    match command {}
+}
+
+/// `error:` and what led to it, outermost first.
+fn report(error: &anyhow::Error) {
+    eprintln!("error: {error}");
+    for cause in error.chain().skip(1) {
+        eprintln!("  because: {cause}");
+    }
+}
+
+/// Where this checkout keeps things.
+#[derive(Debug, Clone)]
+pub struct Checkout {
+    root: PathBuf,
+}
+
+impl Checkout {
+    /// The checkout that this xtask was built from.
+    ///
+    /// # Errors
+    /// When that folder is gone, for instance because the checkout was moved after the build.
+    pub fn find() -> anyhow::Result<Self> {
+        let built_in = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = built_in.parent().context("xtask stands outside a workspace")?;
+        let root = root
+            .canonicalize()
+            .with_context(|| format!("the checkout that xtask was built in, {}", root.display()))?;
+        Ok(Self { root })
+    }
+
+    /// The folder of the workspace's `Cargo.toml`.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Cargo's target folder: `CARGO_TARGET_DIR`, or `target` in the checkout.
+    pub fn target(&self) -> PathBuf {
+        std::env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| self.root.join("target"), |dir| self.root.join(dir))
+    }
+
+    /// The Helm chart.
+    pub fn chart(&self) -> PathBuf {
+        self.root.join("charts/sealedenv")
+    }
+}

@@ -1,2 +1,7 @@
-//! `cargo xtask`.
-fn main() {}
+//! `cargo xtask`: see `cargo xtask help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    xtask::main()
+}
