@@ -1,0 +1,83 @@
+//! Private keys.
+
+use age_core::secrecy::ExposeSecret;
+use thiserror::Error;
+
+use crate::{Plain, Recipient};
+
+/// A private key: `AGE-SECRET-KEY-1…`, of age's X25519 type.
+///
+/// It has no `Debug`, `Display`, `Clone` or `Serialize`, and its memory is wiped when it is dropped. Its text comes
+/// out only as a [`Plain`].
+///
+/// ```compile_fail
+/// println!("{:?}", sealedenv_seal::Identity::generate()); // no Debug
+/// ```
+/// ```compile_fail
+/// println!("{}", sealedenv_seal::Identity::generate()); // no Display
+/// ```
+/// ```compile_fail
+/// let copy = sealedenv_seal::Identity::generate().clone(); // no Clone
+/// ```
+/// ```
+/// println!("{}", sealedenv_seal::Identity::generate().recipient()); // the public half can be shown
+/// ```
+pub struct Identity(age::x25519::Identity);
+
+/// Why a text is not an identity. The text is never repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum IdentityError {
+    /// A kind of private key that age knows and this version cannot open with.
+    #[error("identities of type {kind} are not supported")]
+    Unsupported {
+        /// The stanza type, such as `mlkem768x25519`.
+        kind: &'static str,
+    },
+    /// The text is a public key.
+    #[error("this is a recipient (a public key), not an identity")]
+    Recipient,
+    /// Not an age identity: wrong letters, wrong length or wrong checksum.
+    #[error("not an age identity (AGE-SECRET-KEY-1…)")]
+    Invalid,
+}
+
+impl Identity {
+    /// Makes a new private key from the operating system's random source.
+    pub fn generate() -> Self {
+        Self(age::x25519::Identity::generate())
+    }
+
+    /// Reads `AGE-SECRET-KEY-1…`: exactly that, in upper case, with nothing before or after it.
+    pub fn parse(text: &str) -> Result<Self, IdentityError> {
+        if text.starts_with("AGE-SECRET-KEY-PQ-1") {
+            return Err(IdentityError::Unsupported { kind: "mlkem768x25519" });
+        }
+        if text.starts_with("AGE-PLUGIN-") {
+            return Err(IdentityError::Unsupported { kind: "plugin" });
+        }
+        if text.starts_with("-----BEGIN ") {
+            return Err(IdentityError::Unsupported { kind: "ssh" });
+        }
+        if text.starts_with("age1") {
+            return Err(IdentityError::Recipient);
+        }
+        if text.bytes().any(|c| c.is_ascii_lowercase()) {
+            return Err(IdentityError::Invalid);
+        }
+        text.parse().map(Self).map_err(|_| IdentityError::Invalid)
+    }
+
+    /// The key as text, to be stored where only its owner can read it.
+    pub fn to_text(&self) -> Plain {
+        Plain::from(self.0.to_string().expose_secret().as_bytes().to_vec())
+    }
+
+    /// The public half.
+    pub fn recipient(&self) -> Recipient {
+        Recipient::from_age(self.0.to_public())
+    }
+
+    pub(crate) fn as_age(&self) -> &age::x25519::Identity {
+        &self.0
+    }
+}

@@ -1,0 +1,84 @@
+//! The private keys at hand, and the order in which they are tried.
+
+use std::collections::BTreeMap;
+
+use age::DecryptError;
+use age_core::format::{FileKey, Stanza};
+
+use crate::{Fingerprint, Identity};
+
+/// The most times that a key is tried on a stanza for one value. Each costs a scalar multiplication, and the file
+/// decides how many stanzas there are; a file with a true hint needs one.
+const MAX_TRIALS: usize = 512;
+
+const X25519_TAG: &str = "X25519";
+
+/// Private keys to open values with. Can be shared between threads; its memory is wiped when it is dropped.
+pub struct Keyring(BTreeMap<Fingerprint, Identity>);
+
+impl Keyring {
+    /// Takes the identities over. One that is given twice is kept once. An empty keyring opens nothing.
+    pub fn new(identities: Vec<Identity>) -> Self {
+        Self(identities.into_iter().map(|identity| (identity.recipient().fingerprint(), identity)).collect())
+    }
+
+    /// The fingerprints of the keys, in ascending order.
+    pub fn fingerprints(&self) -> impl Iterator<Item = Fingerprint> + '_ {
+        self.0.keys().copied()
+    }
+
+    /// Whether the key of that fingerprint is at hand.
+    pub fn contains(&self, fingerprint: &Fingerprint) -> bool {
+        self.0.contains_key(fingerprint)
+    }
+
+    /// How many different keys there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no key at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A keyring with the hint of one file: to the age crate, one identity.
+pub(crate) struct Hinted<'a> {
+    pub(crate) ring: &'a Keyring,
+    pub(crate) to: &'a [Fingerprint],
+}
+
+impl Hinted<'_> {
+    /// Every pair of a key and a stanza that is worth a try, the likeliest first: the keys that the hint names, each
+    /// with the stanza at its own place in the hint before the others; then the other keys.
+    fn trials<'s>(&'s self, stanzas: &'s [&'s Stanza]) -> impl Iterator<Item = (&'s Identity, &'s Stanza)> {
+        let named = self.to.iter().enumerate().filter_map(|(place, fingerprint)| {
+            self.ring.0.get(fingerprint).map(|identity| (identity, Some(place)))
+        });
+        let others = self
+            .ring
+            .0
+            .iter()
+            .filter(|(fingerprint, _)| !self.to.contains(fingerprint))
+            .map(|(_, identity)| (identity, None));
+        named.chain(others).flat_map(move |(identity, place)| {
+            let first = place.and_then(|place| stanzas.get(place));
+            let rest = stanzas.iter().enumerate().filter(move |(at, _)| Some(*at) != place);
+            first.into_iter().chain(rest.map(|(_, stanza)| stanza)).map(move |stanza| (identity, *stanza))
+        })
+    }
+}
+
+impl age::Identity for Hinted<'_> {
+    fn unwrap_stanza(&self, stanza: &Stanza) -> Option<Result<FileKey, DecryptError>> {
+        self.unwrap_stanzas(std::slice::from_ref(stanza))
+    }
+
+    fn unwrap_stanzas(&self, stanzas: &[Stanza]) -> Option<Result<FileKey, DecryptError>> {
+        let native: Vec<&Stanza> = stanzas.iter().filter(|stanza| stanza.tag == X25519_TAG).collect();
+        self.trials(&native)
+            .take(MAX_TRIALS)
+            .find_map(|(identity, stanza)| age::Identity::unwrap_stanza(identity.as_age(), stanza))
+    }
+}

@@ -1,0 +1,184 @@
+//! Opening: the only way from a sealed value to a [`Plain`].
+
+use std::io::{self, BufRead, Read};
+
+use age::DecryptError;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::keyring::Hinted;
+use crate::{Fingerprint, Keyring, Place, Plain, Scope, Sealed};
+
+/// What a cluster permits beyond the format's rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenPolicy {
+    /// Whether an age file without a scope, as plain `age` writes it, may be opened anywhere. Off by default: such a
+    /// value can be copied from one place to another.
+    pub allow_unscoped: bool,
+}
+
+/// Why a value was not opened.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum OpenError {
+    /// The file names no scope, and the policy does not allow that.
+    #[error("the value is not sealed for any scope")]
+    Unscoped,
+    /// Sealed for another place.
+    #[error("the value is sealed for {sealed}, not for {asked}")]
+    ScopeMismatch {
+        /// The scope that the file names.
+        sealed: Scope,
+        /// The place asked for.
+        asked: String,
+    },
+    /// Sealed only to recipients of types that this version cannot open.
+    #[error("the value is sealed to recipients of a type that this version does not open: {}", .types.join(", "))]
+    UnknownRecipientType {
+        /// The types' names, at most eight.
+        types: Vec<String>,
+    },
+    /// None of the keys at hand fits.
+    #[error("no key here fits the value, which is sealed to {}", list(.sealed_to))]
+    NoIdentity {
+        /// The recipients that the file names.
+        sealed_to: Vec<Fingerprint>,
+    },
+    /// The header was changed after sealing: its scope, its recipients or anything else in it.
+    #[error("the header's MAC is wrong: it was changed after sealing")]
+    BadMac,
+    /// The payload was changed, cut or extended after sealing.
+    #[error("the payload was changed after sealing")]
+    PayloadDamaged,
+    /// The age library refused the header for a reason that the scan does not see, such as a key share of small order.
+    #[error("the sealed value is malformed: age refuses its header")]
+    Malformed,
+}
+
+/// Opens a sealed value for the place it stands in.
+///
+/// # Guarantees
+///
+/// `Ok` means that: the header names exactly one scope and `place` is within it (or none, and the policy allows
+/// that); the header's MAC is valid, so every fact that [`Sealed`] tells is as it was sealed; and the payload is whole.
+///
+/// # Order
+///
+/// Scope, then recipient types, then keys, then MAC, then payload. No private key is used on a value that is out of
+/// scope. The error names the first check that fails.
+///
+/// # Cost
+///
+/// With a true hint, one key is tried on one stanza however many there are. Without, at most 512 trials are made.
+pub fn open(
+    place: &Place<'_>,
+    ring: &Keyring,
+    sealed: &Sealed,
+    policy: OpenPolicy,
+) -> Result<Plain, OpenError> {
+    match sealed.scope() {
+        Some(scope) if scope.admits(place) => {}
+        Some(scope) => {
+            return Err(OpenError::ScopeMismatch { sealed: scope.clone(), asked: place.to_string() });
+        }
+        None if policy.allow_unscoped => {}
+        None => return Err(OpenError::Unscoped),
+    }
+    if sealed.recipient_stanzas() == 0 {
+        return Err(OpenError::UnknownRecipientType { types: sealed.unknown_types().to_vec() });
+    }
+    let keys = Hinted { ring, to: sealed.recipients() };
+    let payload = age::Decryptor::new_buffered(AgeFile::of(sealed))
+        .and_then(|decryptor| decryptor.decrypt(std::iter::once(&keys as _)))
+        .map_err(|error| refusal(&error, sealed))?;
+    read_whole(payload, sealed.value_len())
+}
+
+fn refusal(error: &DecryptError, sealed: &Sealed) -> OpenError {
+    match error {
+        DecryptError::NoMatchingKeys => OpenError::NoIdentity { sealed_to: sealed.recipients().to_vec() },
+        DecryptError::InvalidMac => OpenError::BadMac,
+        _ => OpenError::Malformed,
+    }
+}
+
+/// Reads a payload of known length into memory that is never moved, so that no copy stays behind.
+fn read_whole(mut payload: impl Read, len: usize) -> Result<Plain, OpenError> {
+    let mut value = Zeroizing::new(vec![0; len]);
+    payload.read_exact(&mut value).map_err(|_| OpenError::PayloadDamaged)?;
+    // Only reading on proves that this was the end, and that nothing follows it.
+    match payload.read(&mut [0]) {
+        Ok(0) => Ok(Plain::new(std::mem::take(&mut value))),
+        Ok(_) | Err(_) => Err(OpenError::PayloadDamaged),
+    }
+}
+
+fn list(fingerprints: &[Fingerprint]) -> String {
+    const SHOWN: usize = 4;
+    let mut shown: Vec<String> = fingerprints.iter().take(SHOWN).map(ToString::to_string).collect();
+    match fingerprints.len().checked_sub(SHOWN) {
+        Some(more @ 1..) => shown.push(format!("and {more} more")),
+        _ if shown.is_empty() => shown.push("recipients that it does not name".to_owned()),
+        _ => {}
+    }
+    shown.join(", ")
+}
+
+// === impl OpenError ===
+
+impl OpenError {
+    /// A stable name for conditions, events and records.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Unscoped => "Unscoped",
+            Self::ScopeMismatch { .. } => "ScopeMismatch",
+            Self::UnknownRecipientType { .. } => "UnknownRecipientType",
+            Self::NoIdentity { .. } => "NoIdentity",
+            Self::BadMac => "BadMac",
+            Self::PayloadDamaged => "PayloadDamaged",
+            Self::Malformed => "Malformed",
+        }
+    }
+}
+
+// === AgeFile ===
+
+/// A scanned file for the age crate to read.
+///
+/// That crate asks for one more line at a time and parses from the start again each time, so the work grows with the
+/// square of the header. It gets the whole header for the first line it asks for: the scan knows where it ends.
+struct AgeFile<'a> {
+    header: &'a [u8],
+    payload: &'a [u8],
+}
+
+impl<'a> AgeFile<'a> {
+    fn of(sealed: &'a Sealed) -> Self {
+        Self { header: sealed.header_bytes(), payload: sealed.payload_bytes() }
+    }
+
+    fn next_part(&mut self) -> &mut &'a [u8] {
+        if self.header.is_empty() { &mut self.payload } else { &mut self.header }
+    }
+}
+
+impl Read for AgeFile<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.next_part().read(buffer)
+    }
+}
+
+impl BufRead for AgeFile<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        Ok(self.next_part())
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.next_part().consume(amount);
+    }
+
+    fn read_until(&mut self, _line_feed: u8, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let part = std::mem::take(self.next_part());
+        buffer.extend_from_slice(part);
+        Ok(part.len())
+    }
+}
