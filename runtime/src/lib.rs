@@ -1,1 +1,25 @@
-//! What every server of the project needs: logging, signals, health endpoints, metrics, TLS with reload.
+//! What every server of the project needs, and nothing about what the project does.
+//!
+//! | need | here |
+//! |---|---|
+//! | log lines that cannot be forged, a panic hook that prints no payload | [`log::init`] |
+//! | end on SIGTERM or SIGINT | [`shutdown::signal`], [`shutdown::Shutdown`] |
+//! | `/livez`, `/readyz`, `/metrics` | [`admin::serve`], [`readiness::Readiness`], [`metrics::registry`] |
+//! | count and time requests by path | [`metrics::Requests`] |
+//! | an HTTP or HTTPS server that survives floods and accept errors | [`serve::serve`] |
+//! | a certificate that can be swapped while serving | [`tls::Certificates`] |
+//! | make a certificate authority and a leaf in memory, read validity | [`certificate`] |
+//! | choose the TLS implementation once | [`crypto::install`] |
+//!
+//! Nothing here reads the environment or a configuration file: callers pass what is needed.
+
+pub mod admin;
+pub mod certificate;
+mod connections;
+pub mod crypto;
+pub mod log;
+pub mod metrics;
+pub mod readiness;
+pub mod serve;
+pub mod shutdown;
+pub mod tls;

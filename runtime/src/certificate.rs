@@ -1,0 +1,268 @@
+//! Certificates made in memory, and reading when a certificate is valid.
+//!
+//! Keys are ECDSA P-256 and never leave the process: there is no way to get one out of [`Authority`] or [`Leaf`].
+//! Everything is back-dated by [`BACKDATE`], so that a peer whose clock is a little behind accepts it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, KeyPair, KeyUsagePurpose,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
+use rustls::sign::CertifiedKey;
+use x509_parser::prelude::FromDer;
+
+/// How far before `now` a certificate becomes valid.
+pub const BACKDATE: Duration = Duration::from_mins(5);
+
+/// Why a certificate could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum MakeError {
+    /// The key pair could not be made.
+    #[error("cannot make a key pair")]
+    Key(#[source] rcgen::Error),
+    /// A name cannot stand in a certificate, or signing failed.
+    #[error("cannot make a certificate")]
+    Certificate(#[source] rcgen::Error),
+    /// The key that was made cannot be used to serve TLS.
+    #[error("cannot serve TLS with the key that was made")]
+    Serve(#[source] rustls::Error),
+    /// `now` and the lifetime are beyond what a certificate can express.
+    #[error("cannot make a certificate for this time")]
+    Time,
+}
+
+/// A certificate that could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read a certificate")]
+pub struct ReadError;
+
+/// When a certificate is valid, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// First second.
+    pub not_before: Timestamp,
+    /// Last second.
+    pub not_after: Timestamp,
+}
+
+impl Validity {
+    /// Whether the certificate's time is over at `now`. One that is not valid yet is not expired.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        now > self.not_after
+    }
+}
+
+/// A certificate authority with its key.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    validity: Validity,
+}
+
+/// A server certificate with its key, and the authority's certificate behind it.
+#[derive(Clone)]
+pub struct Leaf {
+    key: Arc<CertifiedKey>,
+    validity: Validity,
+}
+
+impl Authority {
+    /// Makes an authority named `name` that is valid from a little before `now` for `lifetime` after it.
+    ///
+    /// It may sign server certificates only, not other authorities.
+    pub fn generate(name: &str, now: Timestamp, lifetime: Duration) -> Result<Self, MakeError> {
+        let validity = validity_from(now, lifetime)?;
+        let mut params = params(name, &[], validity)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let issuer = CertifiedIssuer::self_signed(params, key_pair()?).map_err(MakeError::Certificate)?;
+        Ok(Self { issuer, validity })
+    }
+
+    /// Signs a server certificate for the DNS names and addresses `names`, with a key of its own.
+    ///
+    /// It never outlives the authority.
+    pub fn issue(&self, names: &[String], now: Timestamp, lifetime: Duration) -> Result<Leaf, MakeError> {
+        let mut validity = validity_from(now, lifetime)?;
+        validity.not_after = validity.not_after.min(self.validity.not_after);
+        let mut params = params(names.first().map_or("server", String::as_str), names, validity)?;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        let key = key_pair()?;
+        let leaf = params.signed_by(&key, &self.issuer).map_err(MakeError::Certificate)?;
+        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialized_der()));
+        let signer = rustls::crypto::ring::sign::any_ecdsa_type(&der).map_err(MakeError::Serve)?;
+        let chain = vec![leaf.der().clone(), self.issuer.der().clone()];
+        Ok(Leaf { key: Arc::new(CertifiedKey::new(chain, signer)), validity })
+    }
+
+    /// The authority's certificate, PEM.
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// The authority's certificate, DER.
+    pub fn der(&self) -> &CertificateDer<'static> {
+        self.issuer.der()
+    }
+
+    /// When the authority's certificate is valid.
+    pub fn validity(&self) -> Validity {
+        self.validity
+    }
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").field("validity", &self.validity).finish_non_exhaustive()
+    }
+}
+
+impl Leaf {
+    /// When the certificate is valid.
+    pub fn validity(&self) -> Validity {
+        self.validity
+    }
+
+    pub(crate) fn certified_key(&self) -> Arc<CertifiedKey> {
+        self.key.clone()
+    }
+}
+
+impl std::fmt::Debug for Leaf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Leaf").field("validity", &self.validity).finish_non_exhaustive()
+    }
+}
+
+/// What a certificate says about itself, as far as bundles need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// When it is valid.
+    pub validity: Validity,
+    /// The subject's common name, empty if there is none.
+    pub common_name: String,
+}
+
+/// Reads what a DER certificate says about itself. Nothing is verified.
+pub fn facts(der: &[u8]) -> Result<Facts, ReadError> {
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(der).map_err(|_| ReadError)?;
+    let time = |seconds| Timestamp::from_second(seconds).map_err(|_| ReadError);
+    let common_name = certificate.subject().iter_common_name().find_map(|name| name.as_str().ok());
+    Ok(Facts {
+        validity: Validity {
+            not_before: time(certificate.validity().not_before.timestamp())?,
+            not_after: time(certificate.validity().not_after.timestamp())?,
+        },
+        common_name: common_name.unwrap_or_default().to_owned(),
+    })
+}
+
+/// The certificates of a PEM bundle, DER, in order. What cannot be read is left out.
+pub fn read_bundle(pem: &[u8]) -> Vec<CertificateDer<'static>> {
+    // The iterator stops by itself at the end; an error in one section does not end it, but a missing end marker
+    // would repeat, so it does end there.
+    let mut certificates = Vec::new();
+    for section in CertificateDer::pem_slice_iter(pem) {
+        match section {
+            Ok(certificate) => certificates.push(certificate),
+            Err(rustls::pki_types::pem::Error::Base64Decode(_)) => {}
+            Err(_) => break,
+        }
+    }
+    certificates
+}
+
+fn key_pair() -> Result<KeyPair, MakeError> {
+    KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(MakeError::Key)
+}
+
+fn params(name: &str, names: &[String], validity: Validity) -> Result<CertificateParams, MakeError> {
+    let mut params = CertificateParams::new(names).map_err(MakeError::Certificate)?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.not_before = SystemTime::from(validity.not_before).into();
+    params.not_after = SystemTime::from(validity.not_after).into();
+    Ok(params)
+}
+
+fn validity_from(now: Timestamp, lifetime: Duration) -> Result<Validity, MakeError> {
+    // Certificates count whole seconds.
+    let now = Timestamp::from_second(now.as_second()).map_err(|_| MakeError::Time)?;
+    Ok(Validity {
+        not_before: now.checked_sub(BACKDATE).map_err(|_| MakeError::Time)?,
+        not_after: now.checked_add(lifetime).map_err(|_| MakeError::Time)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_hours(24);
+
+    fn now() -> Timestamp {
+        "2026-03-01T12:00:00.7Z".parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_read_back_is_what_was_made() {
+        let authority = Authority::generate("some CA", now(), DAY).unwrap();
+        let read = facts(authority.der()).unwrap();
+        assert_eq!(read, Facts { validity: authority.validity(), common_name: "some CA".to_owned() });
+        assert_eq!(read.validity.not_before.to_string(), "2026-03-01T11:55:00Z");
+        assert_eq!(read.validity.not_after.to_string(), "2026-03-02T12:00:00Z");
+        assert!(!read.validity.is_expired(now()));
+        assert!(!read.validity.is_expired(read.validity.not_after));
+        assert!(read.validity.is_expired(now() + 2 * DAY));
+    }
+
+    #[test]
+    fn a_leaf_never_outlives_its_authority() {
+        let authority = Authority::generate("some CA", now(), DAY).unwrap();
+        let leaf = authority.issue(&["a.example".to_owned()], now(), 10 * DAY).unwrap();
+        assert_eq!(leaf.validity().not_after, authority.validity().not_after);
+        let read = facts(&leaf.certified_key().cert[0]).unwrap();
+        assert_eq!(read.validity, leaf.validity());
+        assert_eq!(read.common_name, "a.example");
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_an_error() {
+        let authority = Authority::generate("some CA", now(), DAY).unwrap();
+        assert!(matches!(
+            authority.issue(&["not\u{e9}ascii".to_owned()], now(), DAY),
+            Err(MakeError::Certificate(_))
+        ));
+    }
+
+    #[test]
+    fn bundles_are_read_past_rubbish() {
+        let (a, b) =
+            (Authority::generate("a", now(), DAY).unwrap(), Authority::generate("b", now(), DAY).unwrap());
+        let bundle = format!(
+            "rubbish\n{}\n-----BEGIN CERTIFICATE-----\n%%%%\n-----END CERTIFICATE-----\n{}",
+            a.pem(),
+            b.pem()
+        );
+        let read = read_bundle(bundle.as_bytes());
+        assert_eq!(read, [a.der().clone(), b.der().clone()]);
+        for rubbish in ["", "\0", "-----BEGIN CERTIFICATE-----\n", "-----BEGIN", "%%%"] {
+            assert!(read_bundle(rubbish.as_bytes()).is_empty());
+            assert!(facts(rubbish.as_bytes()).is_err());
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let authority = Authority::generate("some CA", now(), DAY).unwrap();
+        let leaf = authority.issue(&["a".to_owned()], now(), DAY).unwrap();
+        for text in [format!("{authority:?}"), format!("{leaf:?}")] {
+            assert!(text.ends_with(", .. }") && !text.to_lowercase().contains("key"), "{text}");
+        }
+    }
+}
