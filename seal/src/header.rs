@@ -157,7 +157,7 @@ fn split_stanza(line: &[u8]) -> Result<(&str, Vec<&str>), ParseError> {
     let tag = words.next().ok_or(FLAW)?;
     let args: Vec<&str> = words.collect();
     let is_word = |word: &&str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_word(&tag) && args.iter().all(|arg| is_word(&arg)) { Ok((tag, args)) } else { Err(FLAW) }
+    if is_word(&tag) && args.iter().all(is_word) { Ok((tag, args)) } else { Err(FLAW) }
 }
 
 /// What is needed to know of a stanza's body.

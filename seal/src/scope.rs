@@ -210,7 +210,7 @@ impl fmt::Display for Place<'_> {
 // === impl ScopeField ===
 
 impl ScopeField {
-    fn check(self, text: &str) -> Result<String, ScopeError> {
+    pub(crate) fn check(self, text: &str) -> Result<String, ScopeError> {
         let limit = match self {
             ScopeField::Namespace => MAX_NAMESPACE,
             ScopeField::Name | ScopeField::Key => MAX_NAME,
