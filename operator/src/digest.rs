@@ -1,0 +1,112 @@
+//! Digests that stand in status and audit, and fingerprints of input.
+//!
+//! A plain hash of a short value can be guessed. A [`DigestKey`] makes digests that say "same" or "different" and
+//! nothing else to whoever lacks the key.
+
+use std::collections::BTreeMap;
+
+use hmac::{Hmac, Mac as _};
+use sealedenv_crds::SealedEnvSpec;
+use sealedenv_seal::Plain;
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+/// Changes when the same input should give another Secret than an older operator gave: then everything is
+/// reconciled once after the upgrade.
+const OUTPUT_VERSION: &str = "1";
+
+/// The key of all digests. No Debug, Display, Clone or Serialize; wiped when dropped.
+pub struct DigestKey(Zeroizing<[u8; 32]>);
+
+impl DigestKey {
+    /// Length in bytes.
+    pub const LEN: usize = 32;
+
+    /// Takes the key's bytes.
+    pub fn new(bytes: [u8; Self::LEN]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// Digest of the content of a Secret, 32 hex digits. Names and values are length-prefixed, so that no two
+    /// different contents are the same bytes.
+    pub fn of(&self, content: &BTreeMap<String, Plain>) -> String {
+        // HMAC takes a key of any length, so this cannot fail; an empty digest would only cost a rewrite.
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.0.as_slice()) else {
+            return String::new();
+        };
+        for (name, value) in content {
+            for part in [name.as_bytes(), value.expose()] {
+                mac.update(&(part.len() as u64).to_be_bytes());
+                mac.update(part);
+            }
+        }
+        hex::encode(&mac.finalize().into_bytes()[..16])
+    }
+}
+
+/// Fingerprint of a spec, 32 hex digits. It covers sealed text and public values only, so it needs no key.
+///
+/// While it and the Secret stay the same there is nothing to do. `unopened_with` is the fingerprint of the key
+/// set when some value did not open: with other keys it is worth another try.
+pub fn input(spec: &SealedEnvSpec, unopened_with: Option<&str>) -> String {
+    struct Hasher(Sha256);
+    impl std::io::Write for Hasher {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.update(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut hasher = Hasher(Sha256::new());
+    hasher.0.update(OUTPUT_VERSION);
+    // Maps of strings and enums always serialise; a failure would only lead to one more reconcile.
+    if serde_json::to_writer(&mut hasher, spec).is_err() {
+        hasher.0.update(b"unserialisable");
+    }
+    let spec = hex::encode(&hasher.0.finalize()[..16]);
+    match unopened_with {
+        None => spec,
+        Some(ring) => format!("{spec}/{ring}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(pairs: &[(&str, &str)]) -> BTreeMap<String, Plain> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), Plain::from(v.as_bytes().to_vec()))).collect()
+    }
+
+    #[test]
+    fn digest_depends_on_key_names_and_values() {
+        let key = DigestKey::new([7; 32]);
+        let base = key.of(&content(&[("A", "1"), ("B", "2")]));
+        assert_eq!(base.len(), 32);
+        assert_eq!(base, key.of(&content(&[("B", "2"), ("A", "1")])));
+        for other in [
+            key.of(&content(&[("A", "1"), ("B", "3")])),
+            key.of(&content(&[("A", "1"), ("C", "2")])),
+            key.of(&content(&[("A", "1B2")])),
+            key.of(&content(&[("A", "12"), ("B", "")])),
+            key.of(&content(&[])),
+            DigestKey::new([8; 32]).of(&content(&[("A", "1"), ("B", "2")])),
+        ] {
+            assert_ne!(base, other);
+        }
+    }
+
+    #[test]
+    fn input_follows_the_spec_and_the_key_set() {
+        let mut spec = SealedEnvSpec::default();
+        spec.data.insert("A".into(), "sealed:v1:x".into());
+        let base = input(&spec, None);
+        assert_eq!(base, input(&spec.clone(), None));
+        assert_ne!(base, input(&spec, Some("r1")));
+        assert_ne!(input(&spec, Some("r2")), input(&spec, Some("r1")));
+        spec.suspend = true;
+        assert_ne!(base, input(&spec, None));
+    }
+}

@@ -1,0 +1,99 @@
+//! Every reason the operator gives, in conditions and Events. They are API: alerts and scripts match on them.
+
+use sealedenv_crds::condition::Status;
+
+/// Why an object is as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// All keys are delivered.
+    Delivered,
+    /// The Secret was changed or deleted by somebody else and has been put right.
+    Repaired,
+    /// Some keys cannot be opened.
+    KeysNotOpened,
+    /// No key can be opened, so nothing is written.
+    NothingOpened,
+    /// The spec asks for something that is never allowed.
+    InvalidSpec,
+    /// The object does not decode as this version of the API.
+    Undecodable,
+    /// A Secret of that name exists and is not ours.
+    SecretNotOurs,
+    /// A Secret of that name belongs to another SealedEnv.
+    SecretOwnedByAnother,
+    /// Adopting the Secret would remove keys that it has.
+    AdoptionWouldLoseKeys,
+    /// The Secret is immutable and its content would change.
+    SecretImmutable,
+    /// The Secret has another type, which Kubernetes does not change.
+    SecretTypeChanged,
+    /// The values together are more than a Secret can hold.
+    TooLarge,
+    /// The Secret is being deleted; work goes on when it is gone.
+    SecretDeleting,
+    /// Work is switched off on this object.
+    Suspended,
+    /// No audit sink took the record, so nothing was released.
+    AuditUnavailable,
+    /// The API server refused or did not answer.
+    ApiError,
+}
+
+impl Reason {
+    /// The stable text.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "Delivered",
+            Self::Repaired => "Repaired",
+            Self::KeysNotOpened => "KeysNotOpened",
+            Self::NothingOpened => "NothingOpened",
+            Self::InvalidSpec => "InvalidSpec",
+            Self::Undecodable => "Undecodable",
+            Self::SecretNotOurs => "SecretNotOurs",
+            Self::SecretOwnedByAnother => "SecretOwnedByAnother",
+            Self::AdoptionWouldLoseKeys => "AdoptionWouldLoseKeys",
+            Self::SecretImmutable => "SecretImmutable",
+            Self::SecretTypeChanged => "SecretTypeChanged",
+            Self::TooLarge => "TooLarge",
+            Self::SecretDeleting => "SecretDeleting",
+            Self::Suspended => "Suspended",
+            Self::AuditUnavailable => "AuditUnavailable",
+            Self::ApiError => "ApiError",
+        }
+    }
+
+    /// What the reason means for `Ready`, and which of `Reconciling` and `Stalled` goes with it.
+    pub fn conditions(self) -> Meaning {
+        match self {
+            Self::Delivered | Self::Repaired => {
+                Meaning { ready: Status::True, reconciling: false, stalled: false }
+            }
+            // What passes by itself is work in progress, not a fault: a GitOps tool must wait, not fail.
+            Self::SecretDeleting | Self::AuditUnavailable | Self::ApiError => {
+                Meaning { ready: Status::Unknown, reconciling: true, stalled: false }
+            }
+            Self::Suspended => Meaning { ready: Status::Unknown, reconciling: false, stalled: false },
+            Self::KeysNotOpened
+            | Self::NothingOpened
+            | Self::InvalidSpec
+            | Self::Undecodable
+            | Self::SecretNotOurs
+            | Self::SecretOwnedByAnother
+            | Self::AdoptionWouldLoseKeys
+            | Self::SecretImmutable
+            | Self::SecretTypeChanged
+            | Self::TooLarge => Meaning { ready: Status::False, reconciling: false, stalled: true },
+        }
+    }
+}
+
+/// What a reason means in kstatus terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meaning {
+    /// Status of `Ready`.
+    pub ready: Status,
+    /// Whether `Reconciling` is there.
+    pub reconciling: bool,
+    /// Whether `Stalled` is there.
+    pub stalled: bool,
+}
