@@ -125,7 +125,7 @@ mod tests {
     fn watch_sees_every_line_and_the_exit_code() {
         let mut seen = Vec::new();
         let ok = watch(Command::new("sh").args(["-c", "echo a; printf b; exit 1"]), |line| {
-            seen.push(line.to_owned())
+            seen.push(line.to_owned());
         });
         assert!(!ok.unwrap());
         assert_eq!(seen, ["a", "b"]);

@@ -5,7 +5,13 @@
 
 #![allow(clippy::print_stdout, reason = "a command-line tool: its results go to stdout")]
 
+pub mod chart;
+pub mod cluster;
 pub mod exec;
+pub mod generate;
+pub mod host;
+pub mod imagetar;
+pub mod tools;
 
 use std::{
     path::{Path, PathBuf},
@@ -24,7 +30,12 @@ struct Xtask {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    #[command(subcommand)]
+    Cluster(cluster::Command),
+    #[command(name = "gen")]
+    Generate(generate::Args),
+}
 
 /// Parses the command line, runs the command, reports its failure.
 pub fn main() -> ExitCode {
@@ -39,8 +50,12 @@ pub fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
-    let _checkout = Checkout::find()?;
-    match command {}
+    let checkout = Checkout::find()?;
+    match command {
+        Command::Cluster(command) => return cluster::run(&checkout, &command),
+        Command::Generate(args) => generate::run(&checkout, &args)?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `error:` and what led to it, outermost first.

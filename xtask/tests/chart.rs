@@ -1,0 +1,497 @@
+//! The Helm chart, rendered by the real helm: goldens, schema, rights, Pod Security, webhooks.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::LazyLock,
+};
+
+use serde_json::{Value, json};
+use xtask::{Checkout, chart};
+
+static CHECKOUT: LazyLock<Checkout> = LazyLock::new(|| Checkout::find().unwrap());
+static HELM: LazyLock<PathBuf> = LazyLock::new(|| chart::helm().unwrap());
+
+fn render(arguments: &[&str]) -> anyhow::Result<String> {
+    chart::render(&HELM, &CHECKOUT, &[], arguments)
+}
+
+fn objects(arguments: &[&str]) -> Vec<Value> {
+    chart::objects(&render(arguments).unwrap()).unwrap()
+}
+
+/// Every rendering that the tests look at: each case, and each combination of the values that switch objects.
+static RENDERINGS: LazyLock<Vec<(String, Vec<Value>)>> = LazyLock::new(|| {
+    let mut all = Vec::new();
+    for case in chart::cases(&CHECKOUT).unwrap() {
+        let text = chart::render(&HELM, &CHECKOUT, &[&case.values], &[]).unwrap();
+        all.push((case.name, chart::objects(&text).unwrap()));
+    }
+    let switches = [
+        "webhook.create=false",
+        "operator.watchNamespaces={shop,billing}",
+        "rbac.aggregateToView=false",
+        "rbac.aggregateToEdit=false",
+        "rbac.publishRecipients=false",
+    ];
+    for chosen in 0..1_u32 << switches.len() {
+        let mut arguments =
+            vec!["--set", "networkPolicy.enabled=true", "--set", "metrics.service.enabled=true"];
+        for (place, switch) in switches.iter().enumerate() {
+            if chosen & (1 << place) != 0 {
+                arguments.extend(["--set", switch]);
+            }
+        }
+        all.push((arguments.join(" "), objects(&arguments)));
+    }
+    all
+});
+
+fn of_kind<'v>(objects: &'v [Value], kind: &str) -> Vec<&'v Value> {
+    objects.iter().filter(|object| object["kind"] == kind).collect()
+}
+
+#[test]
+fn every_file_of_values_lints_and_renders_to_its_golden() {
+    let cases = chart::cases(&CHECKOUT).unwrap();
+    assert!(cases.len() >= 4);
+    for case in cases {
+        chart::lint(&HELM, &CHECKOUT, &case.values).unwrap();
+        let wanted = std::fs::read_to_string(&case.golden).unwrap_or_default();
+        let found = chart::render_case(&HELM, &CHECKOUT, &case).unwrap();
+        let differing = wanted.lines().zip(found.lines()).position(|(wanted, found)| wanted != found);
+        assert!(
+            wanted == found,
+            "{} renders differently (first in line {}): if that is meant, run `cargo xtask gen` and commit the result",
+            case.name,
+            differing.map_or(wanted.lines().count().min(found.lines().count()), |line| line) + 1
+        );
+    }
+}
+
+#[test]
+fn the_chart_is_of_the_workspaces_version() {
+    let chart = std::fs::read_to_string(CHECKOUT.chart().join("Chart.yaml")).unwrap();
+    let chart: Value = serde_saphyr::from_str(&chart).unwrap();
+    assert_eq!(chart["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
+}
+
+// --- CRDs ---
+
+fn generated_crds() -> BTreeMap<String, Value> {
+    let folder = CHECKOUT.root().join("crds/generated");
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| {
+            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+            let crd: Value = serde_saphyr::from_str(&text).unwrap();
+            (crd["metadata"]["name"].as_str().unwrap().to_owned(), crd)
+        })
+        .collect()
+}
+
+#[test]
+fn crds_are_the_generated_ones_and_stay_on_uninstall() {
+    let rendered = objects(&[]);
+    let rendered = of_kind(&rendered, "CustomResourceDefinition");
+    let generated = generated_crds();
+    assert_eq!(rendered.len(), generated.len());
+    for crd in rendered {
+        let wanted = &generated[crd["metadata"]["name"].as_str().unwrap()];
+        assert_eq!(crd["spec"], wanted["spec"]);
+        assert_eq!(crd["metadata"]["annotations"], json!({"helm.sh/resource-policy": "keep"}));
+        assert_eq!(crd["metadata"]["labels"]["app.kubernetes.io/managed-by"], "Helm");
+    }
+}
+
+#[test]
+fn crds_can_be_left_out_given_up_and_annotated() {
+    assert!(of_kind(&objects(&["--set", "crds.enabled=false"]), "CustomResourceDefinition").is_empty());
+    for crd in of_kind(&objects(&["--set", "crds.keep=false"]), "CustomResourceDefinition") {
+        assert_eq!(crd["metadata"].get("annotations"), None, "never an empty map");
+    }
+    for crd in of_kind(&objects(&["--set", "crds.annotations.a=b"]), "CustomResourceDefinition") {
+        assert_eq!(crd["metadata"]["annotations"], json!({"helm.sh/resource-policy": "keep", "a": "b"}));
+    }
+}
+
+// --- values ---
+
+#[test]
+fn a_mistyped_or_impossible_value_is_refused_by_name() {
+    for (value, named) in [
+        ("operatr.workers=1", "operatr"),
+        ("operator.watchNamespace={shop}", "watchNamespace"),
+        ("operator.watchNamespaces={Shop}", "watchNamespaces"),
+        ("operator.replicaCount=2", "replicaCount"),
+        ("operator.generateKey=true", "generateKey"),
+        ("operator.workers=0", "workers"),
+        ("operator.serviceAccount.nam=x", "nam"),
+        ("webhook.failurePolicy=fail", "failurePolicy"),
+        ("webhook.timeoutSeconds=31", "timeoutSeconds"),
+        ("webhook.replicaCount=0", "replicaCount"),
+        ("webhook.workers=1", "workers"),
+        ("image.tags=x", "tags"),
+        ("image.tag=latest", "tag"),
+        ("image.digest=sha256:abc", "digest"),
+        ("audit.failurePolicy=Sometimes", "failurePolicy"),
+        ("audit.persistence.size=big", "size"),
+        ("crds.install=true", "install"),
+        ("log.level=loud", "level"),
+        ("networkPolicy.enabled=maybe", "enabled"),
+    ] {
+        let error = format!("{:#}", render(&["--set", value]).expect_err(value));
+        assert!(error.contains("values don't meet the specifications of the schema"), "{value}: {error}");
+        assert!(error.contains(named), "{value}: {error}");
+    }
+}
+
+#[test]
+fn a_trail_without_a_sink_is_refused() {
+    let error = render(&["--set", "audit.stdout=false,audit.file.enabled=false"]).unwrap_err().to_string();
+    assert!(error.contains("both audit.stdout and audit.file.enabled are off"), "{error}");
+}
+
+#[test]
+fn a_missing_service_monitor_crd_is_skipped_refused_or_overridden() {
+    let monitors = |arguments: &[&str]| of_kind(&objects(arguments), "ServiceMonitor").len();
+    assert_eq!(monitors(&["--set", "serviceMonitor.enabled=true"]), 0);
+    let present =
+        ["--set", "serviceMonitor.enabled=true", "--api-versions", "monitoring.coreos.com/v1/ServiceMonitor"];
+    assert_eq!(monitors(&present), 1);
+    let error = render(&["--set", "serviceMonitor.enabled=true,serviceMonitor.renderMode=failIfMissing"])
+        .unwrap_err();
+    assert!(error.to_string().contains("renderMode"), "{error}");
+}
+
+/// The schema and values.yaml name the same values: neither has one that the other lacks.
+#[test]
+fn the_schema_names_exactly_the_values_there_are() {
+    let values = std::fs::read_to_string(CHECKOUT.chart().join("values.yaml")).unwrap();
+    let values: Value = serde_saphyr::from_str(&values).unwrap();
+    let schema = std::fs::read_to_string(CHECKOUT.chart().join("values.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&schema).unwrap();
+    let mut compared = 0;
+    compare("", &values, &schema, &mut compared);
+    assert!(compared > 100, "compared only {compared} values");
+}
+
+fn compare(path: &str, values: &Value, schema: &Value, compared: &mut usize) {
+    let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
+    let values = values.as_object().unwrap_or_else(|| panic!("{path} is a map in the schema only"));
+    // `global` is shared with other charts; everything else is closed.
+    assert!(path == ".global" || schema["additionalProperties"] == false, "{path} takes any name");
+    let (listed, known): (BTreeSet<_>, BTreeSet<_>) = (values.keys().collect(), properties.keys().collect());
+    assert_eq!(listed, known, "values.yaml and the schema differ at {path}");
+    for (name, value) in values {
+        *compared += 1;
+        compare(&format!("{path}.{name}"), value, &properties[name], compared);
+    }
+}
+
+#[test]
+fn the_image_can_be_pinned_and_mirrored() {
+    let image = |arguments: &[&str]| {
+        let objects = objects(arguments);
+        let images: BTreeSet<String> = of_kind(&objects, "Deployment")
+            .iter()
+            .map(|deployment| {
+                deployment["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap().to_owned()
+            })
+            .collect();
+        assert_eq!(images.len(), 1, "one image for all components: {images:?}");
+        images.into_iter().next().unwrap()
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(image(&[]), format!("ghcr.io/sealedenv/sealedenv:{version}"));
+    assert_eq!(image(&["--set", "image.tag=1.2.3"]), "ghcr.io/sealedenv/sealedenv:1.2.3");
+    let digest = format!("sha256:{}", "a".repeat(64));
+    assert_eq!(
+        image(&["--set", &format!("image.tag=1.2.3,image.digest={digest}")]),
+        format!("ghcr.io/sealedenv/sealedenv@{digest}")
+    );
+    for (repository, mirrored) in [
+        ("ghcr.io/sealedenv/sealedenv", "mirror:5000/sealedenv/sealedenv"),
+        ("localhost/sealedenv", "mirror:5000/sealedenv"),
+        ("team/sealedenv", "mirror:5000/team/sealedenv"),
+        ("sealedenv", "mirror:5000/sealedenv"),
+    ] {
+        let set = format!("global.imageRegistry=mirror:5000,image.tag=v1,image.repository={repository}");
+        assert_eq!(image(&["--set", &set]), format!("{mirrored}:v1"));
+    }
+}
+
+#[test]
+fn names_fit_however_long_the_prefix_is() {
+    let long = "a".repeat(49) + "-bcd";
+    for object in objects(&["--set", &format!("fullnameOverride={long}")]) {
+        let name = object["metadata"]["name"].as_str().unwrap();
+        assert!(name.len() <= 63, "{name}");
+        assert!(!name.contains("--"), "{name}");
+        if object["kind"] != "CustomResourceDefinition" {
+            assert!(name.starts_with(&"a".repeat(49)), "{name}");
+        }
+    }
+}
+
+// --- rights ---
+
+/// The golden of all rights: a subject, then what it may do where. `own` is the release's namespace, `watched` one of
+/// operator.watchNamespaces, `*` everywhere.
+fn golden_rights() -> BTreeMap<String, BTreeSet<String>> {
+    let text = std::fs::read_to_string(CHECKOUT.chart().join("tests/rights.txt")).unwrap();
+    let mut golden: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut subject = String::new();
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        if let Some(right) = line.strip_prefix("  ") {
+            let words: Vec<&str> = right.split_whitespace().collect();
+            for verb in &words[2..] {
+                golden
+                    .entry(subject.clone())
+                    .or_default()
+                    .insert(format!("{} {} {verb}", words[0], words[1]));
+            }
+        } else {
+            line.clone_into(&mut subject);
+        }
+    }
+    golden
+}
+
+/// The rights of a rendering in the words of the golden.
+fn granted(objects: &[Value]) -> BTreeMap<String, BTreeSet<String>> {
+    let mut granted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (subject, rights) in chart::rights(objects).unwrap() {
+        let subject = match subject.rsplit_once('/') {
+            Some((_, account)) => format!("ServiceAccount {}", account.rsplit_once('-').unwrap().1),
+            None => subject,
+        };
+        for right in rights {
+            let (place, rest) = right.split_once(' ').unwrap();
+            let place = match place {
+                "sealedenv-system" | "secrets-system" => "own",
+                "shop" | "billing" => "watched",
+                other => other,
+            };
+            let rest = rest.replace(":secrets ", ":sealedenv ");
+            granted.entry(subject.clone()).or_default().insert(format!("{place} {rest}"));
+        }
+    }
+    for role in of_kind(objects, "ClusterRole") {
+        for to in ["view", "edit", "admin"] {
+            if role["metadata"]["labels"][format!("rbac.authorization.k8s.io/aggregate-to-{to}")] == "true" {
+                let rights = granted.entry(format!("ClusterRole {to}")).or_default();
+                for rule in role["rules"].as_array().unwrap() {
+                    rights.extend(chart::allowed(rule, "*").unwrap());
+                }
+            }
+        }
+    }
+    granted
+}
+
+#[test]
+fn nobody_is_ever_granted_more_than_the_golden_says() {
+    let golden = golden_rights();
+    let mut ever: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (name, objects) in &*RENDERINGS {
+        for (subject, rights) in granted(objects) {
+            let allowed = golden.get(&subject).unwrap_or_else(|| panic!("{name}: {subject} has rights"));
+            let beyond: Vec<_> = rights.difference(allowed).collect();
+            assert!(
+                beyond.is_empty(),
+                "{name}: {subject} may also {beyond:?}; if it must, charts/sealedenv/tests/rights.txt says so"
+            );
+            ever.entry(subject).or_default().extend(rights);
+        }
+    }
+    assert_eq!(ever, golden, "charts/sealedenv/tests/rights.txt allows what is never granted");
+}
+
+#[test]
+fn no_rule_has_a_wildcard_and_only_the_operator_sees_secrets() {
+    for (name, objects) in &*RENDERINGS {
+        for role in
+            objects.iter().filter(|object| matches!(object["kind"].as_str(), Some("ClusterRole" | "Role")))
+        {
+            let role_name = role["metadata"]["name"].as_str().unwrap();
+            for rule in role["rules"].as_array().unwrap() {
+                let text = rule.to_string();
+                assert!(!text.contains('*'), "{name}: {role_name}: {text}");
+                assert!(rule.get("nonResourceURLs").is_none(), "{name}: {role_name}: {text}");
+                if rule["resources"].as_array().unwrap().contains(&json!("secrets")) {
+                    assert!(role_name.contains("-operator"), "{name}: {role_name}: {text}");
+                }
+                for dangerous in ["escalate", "bind", "impersonate", "serviceaccounts/token", "pods/exec"] {
+                    assert!(!text.contains(dangerous), "{name}: {role_name}: {text}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_confined_operator_has_no_secrets_outside_its_namespaces() {
+    let rights = granted(&objects(&["--set", "operator.watchNamespaces={shop,billing}"]));
+    for right in &rights["ServiceAccount operator"] {
+        assert!(!(right.starts_with("* ") && right.contains("core/secrets")), "{right}");
+        assert!(!(right.starts_with("* ") && right.contains("sealedenvs")), "{right}");
+    }
+    assert!(rights["ServiceAccount operator"].contains("watched core/secrets patch"));
+}
+
+#[test]
+fn every_rule_says_which_code_needs_it() {
+    let text = render(&["--set", "operator.watchNamespaces={shop}"]).unwrap();
+    let mut rules = 0;
+    for role in text
+        .split("\n---\n")
+        .filter(|document| document.contains("\nkind: Role\n") || document.contains("\nkind: ClusterRole\n"))
+    {
+        if !role.contains("app.kubernetes.io/component: ") {
+            continue; // roles of users, which no code of ours needs
+        }
+        let lines: Vec<&str> = role.lines().map(str::trim).collect();
+        for (number, _) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("- apiGroups: ")) {
+            assert!(lines[number - 1].starts_with("# "), "a rule without a comment: {role}");
+            rules += 1;
+        }
+    }
+    assert!(rules >= 10, "found only {rules} rules");
+}
+
+// --- what is installed ---
+
+#[test]
+fn keys_are_never_chart_objects() {
+    for (name, objects) in &*RENDERINGS {
+        assert!(of_kind(objects, "Secret").is_empty(), "{name}");
+        assert!(of_kind(objects, "SealingKey").is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn every_pod_meets_the_restricted_pod_security_standard() {
+    let mut pods = 0;
+    for (name, objects) in &*RENDERINGS {
+        for deployment in of_kind(objects, "Deployment") {
+            restricted(name, &deployment["spec"]["template"]["spec"]);
+            pods += 1;
+        }
+    }
+    assert!(pods > 50, "saw only {pods} pods");
+}
+
+/// <https://kubernetes.io/docs/concepts/security/pod-security-standards/>, and a read-only root besides.
+fn restricted(name: &str, pod: &Value) {
+    for field in ["hostNetwork", "hostPID", "hostIPC"] {
+        assert!(pod.get(field).is_none_or(|set| set == false), "{name}: {field}");
+    }
+    for volume in pod["volumes"].as_array().into_iter().flatten() {
+        let kinds: Vec<&String> = volume.as_object().unwrap().keys().filter(|key| *key != "name").collect();
+        assert!(
+            kinds.iter().all(|kind| ["emptyDir", "persistentVolumeClaim"].contains(&kind.as_str())),
+            "{name}: volume {volume}"
+        );
+    }
+    for container in pod["containers"].as_array().unwrap() {
+        let context = &container["securityContext"];
+        assert_eq!(context["allowPrivilegeEscalation"], false, "{name}");
+        assert_eq!(context["capabilities"], json!({"drop": ["ALL"]}), "{name}");
+        assert_eq!(context["readOnlyRootFilesystem"], true, "{name}");
+        assert_eq!(context["runAsNonRoot"], true, "{name}");
+        assert!(context["runAsUser"].as_u64().unwrap() > 0, "{name}");
+        assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault", "{name}");
+        assert!(context.get("privileged").is_none(), "{name}");
+        assert!(
+            container["ports"].as_array().unwrap().iter().all(|port| port.get("hostPort").is_none()),
+            "{name}"
+        );
+        for probe in ["livenessProbe", "readinessProbe"] {
+            assert!(container[probe]["httpGet"]["path"].is_string(), "{name}: no {probe}");
+        }
+        assert!(container["resources"]["limits"]["memory"].is_string(), "{name}: no memory limit");
+    }
+    assert_ne!(pod["serviceAccountName"], "default", "{name}");
+}
+
+#[test]
+fn webhooks_fail_closed_where_they_must_and_stay_out_of_the_way_elsewhere() {
+    let mut seen = 0;
+    for (name, objects) in &*RENDERINGS {
+        for configuration in
+            objects.iter().filter(|object| object["kind"].as_str().unwrap().ends_with("WebhookConfiguration"))
+        {
+            for webhook in configuration["webhooks"].as_array().unwrap() {
+                seen += 1;
+                assert!(
+                    webhook["clientConfig"].get("caBundle").is_none(),
+                    "{name}: the replicas own caBundle"
+                );
+                assert_eq!(webhook["sideEffects"], "None", "{name}");
+                assert!(webhook["timeoutSeconds"].as_u64().unwrap() <= 10, "{name}");
+                assert!(!webhook["matchConditions"].as_array().unwrap().is_empty(), "{name}");
+                let text = webhook["rules"].to_string();
+                assert!(!text.contains("DELETE") && !text.contains('*'), "{name}: {text}");
+                let outside = &webhook["namespaceSelector"]["matchExpressions"][0];
+                assert_eq!(outside["operator"], "NotIn", "{name}");
+                assert_eq!(outside["key"], "kubernetes.io/metadata.name", "{name}");
+                let own = objects.iter().find(|object| object["kind"] == "Service").unwrap();
+                for namespace in [&json!("kube-system"), &own["metadata"]["namespace"]] {
+                    assert!(outside["values"].as_array().unwrap().contains(namespace), "{name}: {namespace}");
+                }
+                let service = &webhook["clientConfig"]["service"];
+                assert!(
+                    of_kind(objects, "Service").iter().any(|found| {
+                        found["metadata"]["name"] == service["name"]
+                            && found["metadata"]["namespace"] == service["namespace"]
+                            && found["spec"]["ports"][0]["port"] == service["port"]
+                    }),
+                    "{name}: no such Service: {service}"
+                );
+            }
+        }
+    }
+    assert!(seen > 30, "saw only {seen} webhooks");
+    let all = objects(&[]);
+    let [inject, validate] = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"]
+        .map(|kind| of_kind(&all, kind)[0]["webhooks"][0].clone());
+    assert_eq!(inject["name"], "inject.sealedenv.dev");
+    assert_eq!(inject["clientConfig"]["service"]["path"], "/mutate-pods");
+    assert_eq!(inject["rules"][0]["operations"], json!(["CREATE"]));
+    assert_eq!(inject["rules"][0]["resources"], json!(["pods"]));
+    assert_eq!(inject["failurePolicy"], "Fail");
+    assert_eq!(inject["reinvocationPolicy"], "IfNeeded");
+    assert_eq!(inject["timeoutSeconds"], 5);
+    assert!(inject["matchConditions"][0]["expression"].as_str().unwrap().contains("'sealedenv.dev/inject'"));
+    assert_eq!(validate["name"], "validate.sealedenv.dev");
+    assert_eq!(validate["clientConfig"]["service"]["path"], "/validate-sealedenvs");
+    assert_eq!(validate["rules"][0]["operations"], json!(["CREATE", "UPDATE"]));
+    assert_eq!(validate["failurePolicy"], "Fail");
+}
+
+#[test]
+fn the_components_are_told_the_names_that_the_chart_gives() {
+    for (name, objects) in &*RENDERINGS {
+        let deployments = of_kind(objects, "Deployment");
+        let Some(webhook) = deployments
+            .iter()
+            .find(|deployment| deployment["metadata"]["labels"]["app.kubernetes.io/component"] == "webhook")
+        else {
+            continue;
+        };
+        let arguments = webhook["spec"]["template"]["spec"]["containers"][0]["args"].as_array().unwrap();
+        let service = of_kind(objects, "Service")
+            .into_iter()
+            .find(|service| service["spec"]["ports"][0]["port"] == 443)
+            .unwrap();
+        let configuration = of_kind(objects, "MutatingWebhookConfiguration")[0];
+        for wanted in [
+            format!("--service-name={}", service["metadata"]["name"].as_str().unwrap()),
+            format!("--webhook-configuration={}", configuration["metadata"]["name"].as_str().unwrap()),
+        ] {
+            assert!(arguments.contains(&json!(wanted)), "{name}: {wanted} not in {arguments:?}");
+        }
+    }
+}
