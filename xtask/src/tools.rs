@@ -1,0 +1,121 @@
+//! Tools that tests need, at one version each: from `PATH` when it is that version, or else installed with `go install`
+//! into the cache.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::{Context as _, bail};
+
+use crate::{exec, host};
+
+struct Tool {
+    name: &'static str,
+    version: &'static str,
+    package: &'static str,
+    /// Arguments that make it print its version, and nothing before it.
+    ask: &'static [&'static str],
+}
+
+const HELM: Tool = Tool {
+    name: "helm",
+    version: "v3.19.0",
+    package: "helm.sh/helm/v3/cmd/helm",
+    ask: &["version", "--short"],
+};
+const AGE: Tool =
+    Tool { name: "age", version: "v1.3.2", package: "filippo.io/age/cmd/age", ask: &["--version"] };
+const AGE_KEYGEN: Tool = Tool {
+    name: "age-keygen",
+    version: "v1.3.2",
+    package: "filippo.io/age/cmd/age-keygen",
+    ask: &["--version"],
+};
+
+/// Helm 3, which installs the chart as users do.
+///
+/// # Errors
+/// When it is not there and cannot be installed.
+pub fn helm() -> anyhow::Result<PathBuf> {
+    HELM.path()
+}
+
+/// age's reference command line, in Go: it must open what we seal.
+///
+/// # Errors
+/// When it is not there and cannot be installed.
+pub fn age() -> anyhow::Result<PathBuf> {
+    AGE.path()
+}
+
+/// Its companion that makes identities.
+///
+/// # Errors
+/// When it is not there and cannot be installed.
+pub fn age_keygen() -> anyhow::Result<PathBuf> {
+    AGE_KEYGEN.path()
+}
+
+impl Tool {
+    fn path(&self) -> anyhow::Result<PathBuf> {
+        let dir = host::cache()?.join("tools").join(format!("{}-{}", self.name, self.version));
+        let kept = dir.join(self.name);
+        if host::is_executable(&kept) {
+            return Ok(kept);
+        }
+        if let Some(found) = host::find_program(self.name)
+            && exec::read(Command::new(&found).args(self.ask))
+                .is_ok_and(|text| is_version(&text, self.version))
+        {
+            return Ok(found);
+        }
+        if host::find_program("go").is_none() {
+            bail!(
+                "{} {} is missing, and so is Go to install it with\nhint: install Go 1.24 or newer",
+                self.name,
+                self.version
+            );
+        }
+        let tools = host::cache()?.join("tools");
+        let _lock = host::Lock::wait(&tools.join("lock"), "installing a tool")?;
+        if host::is_executable(&kept) {
+            return Ok(kept); // installed while we waited
+        }
+        let new = tools.join(format!("installing-{}", std::process::id()));
+        fs::create_dir_all(&new).with_context(|| format!("making {}", new.display()))?;
+        let installed = host::run_with_progress(
+            Command::new("go")
+                .env("GOBIN", &new)
+                .env("CGO_ENABLED", "0")
+                .env("GOFLAGS", "")
+                .args(["install", "-trimpath", "-ldflags=-s -w"])
+                .arg(format!("{}@{}", self.package, self.version)),
+            &format!("installing {} {}", self.name, self.version),
+            &new.join("install.log"),
+        )
+        .and_then(|()| fs::rename(&new, &dir).with_context(|| format!("making {}", dir.display())));
+        if installed.is_err() {
+            fs::remove_dir_all(&new).ok(); // the installation's error says more than that of tidying up
+        }
+        installed?;
+        Ok(kept)
+    }
+}
+
+/// Whether a tool's answer is exactly this version, build metadata aside.
+fn is_version(text: &str, version: &str) -> bool {
+    let text = text.trim();
+    text.split_once('+').map_or(text, |(version, _)| version) == version
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_very_version_counts() {
+        assert!(is_version("v3.19.0+g3d8990f\n", "v3.19.0"));
+        assert!(is_version("v1.3.2", "v1.3.2"));
+        for other in ["v3.19.01", "v3.19", "3.19.0", "v3.19.0-rc.1", ""] {
+            assert!(!is_version(other, "v3.19.0"), "{other}");
+        }
+    }
+}
