@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use crate::{Checkout, exec};
+use crate::{Checkout, exec, tools};
 
 /// Release name and namespace of every rendering, as the documentation uses them.
 pub const RELEASE: &str = "sealedenv";
@@ -63,7 +63,10 @@ pub fn goldens(checkout: &Checkout) -> PathBuf {
 /// # Errors
 /// When it cannot be built.
 pub fn helm() -> anyhow::Result<PathBuf> {
-    std::env::var_os("SEALEDENV_E2E_HELM").map(PathBuf::from).context("no helm")
+    match std::env::var_os("SEALEDENV_E2E_HELM").filter(|path| !path.is_empty()) {
+        Some(path) => Ok(path.into()),
+        None => tools::helm(),
+    }
 }
 
 /// `helm template`, with these files of values and these `--set` (or other) arguments.
@@ -110,7 +113,7 @@ pub fn lint(helm: &Path, checkout: &Checkout, values: &Path) -> anyhow::Result<(
 }
 
 /// Helm with no settings of the person who runs it, and no cluster.
-fn quiet(helm: &Path) -> Command {
+pub(crate) fn quiet(helm: &Path) -> Command {
     let mut command = Command::new(helm);
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("HELM_")) {

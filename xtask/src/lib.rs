@@ -10,7 +10,11 @@ pub mod cluster;
 pub mod exec;
 pub mod generate;
 pub mod host;
+pub mod image;
 pub mod imagetar;
+pub mod install;
+pub mod lint;
+pub mod test;
 pub mod tools;
 
 use std::{
@@ -35,6 +39,10 @@ enum Command {
     Cluster(cluster::Command),
     #[command(name = "gen")]
     Generate(generate::Args),
+    Image(image::Args),
+    Install(install::Args),
+    Lint(lint::Args),
+    Test(test::Args),
 }
 
 /// Parses the command line, runs the command, reports its failure.
@@ -54,6 +62,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Cluster(command) => return cluster::run(&checkout, &command),
         Command::Generate(args) => generate::run(&checkout, &args)?,
+        Command::Image(args) => image::run(&checkout, &args)?,
+        Command::Install(args) => install::run(&checkout, &args)?,
+        Command::Lint(args) => lint::run(&checkout, &args)?,
+        Command::Test(args) => return test::run(&checkout, &args),
     }
     Ok(ExitCode::SUCCESS)
 }

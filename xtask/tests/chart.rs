@@ -1,5 +1,12 @@
 //! The Helm chart, rendered by the real helm: goldens, schema, rights, Pod Security, webhooks.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in tests they are the report of a failure"
+)]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,

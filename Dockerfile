@@ -1,0 +1,27 @@
+# The image of all components: static binaries, no shell, no user but 65532.
+#
+#   docker build -t sealedenv .
+#
+# `cargo xtask image` makes the same content without a container tool.
+
+FROM docker.io/library/rust:1.95-slim-bookworm AS build
+WORKDIR /sealedenv
+COPY . .
+# With an explicit target, so that build scripts and macros stay dynamic.
+RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
+ && RUSTFLAGS='-C target-feature=+crt-static --remap-path-prefix=/usr/local/cargo=/cargo' \
+    cargo build --release --locked --target "$target" \
+      --package sealedenv-operator --bin sealedenv-operator \
+      --package sealedenv-webhook --bin sealedenv-webhook \
+      --package sealedenv-cli --bin sealedenv \
+ && mkdir /image \
+ && cp "target/$target/release/sealedenv-operator" "target/$target/release/sealedenv-webhook" \
+       "target/$target/release/sealedenv" /image/
+
+FROM scratch
+COPY --from=build /image/ /
+# A number, so that the kubelet can check runAsNonRoot.
+USER 65532:65532
+ENTRYPOINT ["/sealedenv"]
+LABEL org.opencontainers.image.title="sealedenv" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0"

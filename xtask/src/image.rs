@@ -1,0 +1,217 @@
+//! `cargo xtask image`: the one image of all components, made without a container tool.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::{Checkout, exec, imagetar};
+
+/// Builds the image: static release binaries in an archive that `docker load` and `ctr images import` read.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// The packages whose binaries are in the image, and the binaries.
+const CONTENT: [(&str, &str); 3] = [
+    ("sealedenv-operator", "sealedenv-operator"),
+    ("sealedenv-webhook", "sealedenv-webhook"),
+    ("sealedenv-cli", "sealedenv"),
+];
+
+/// Where a local image is looked for. Not the published name: what stands there was pulled, not built here.
+pub const REPOSITORY: &str = "localhost/sealedenv/sealedenv";
+
+/// Changes when the image changes though its binaries do not.
+const LAYOUT: &str = "1";
+
+/// An image that was built.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// `repository:tag`. The tag names the content, so that a Deployment rolls exactly when that changes.
+    pub reference: String,
+    /// Digest of the image's configuration, which covers its content: what `docker images --digests` calls the id.
+    pub id: String,
+    /// The archive.
+    pub archive: PathBuf,
+    /// Folder of the binaries in it. They are static, so they run on this machine too.
+    pub binaries: PathBuf,
+}
+
+impl Image {
+    /// The part of the reference after the repository.
+    pub fn tag(&self) -> &str {
+        self.reference.rsplit(':').next().unwrap_or_default()
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// As [`build`].
+pub fn run(checkout: &Checkout, _: &Args) -> anyhow::Result<()> {
+    let image = build(checkout)?;
+    let size =
+        fs::metadata(&image.archive).with_context(|| format!("reading {}", image.archive.display()))?.len();
+    println!("image   {}", image.reference);
+    println!("digest  {}", image.id);
+    println!("archive {}", image.archive.display());
+    #[allow(clippy::cast_precision_loss, reason = "shown with one decimal")]
+    let mebibytes = size as f64 / f64::from(1 << 20);
+    println!("size    {mebibytes:.1} MiB");
+    Ok(())
+}
+
+/// Builds the binaries and, when they changed, the archive.
+///
+/// # Errors
+/// When something does not build, or a binary is not static and so could not start in the image.
+pub fn build(checkout: &Checkout) -> anyhow::Result<Image> {
+    let binaries = binaries(checkout)?;
+    let mut digest = Sha256::new();
+    digest.update(LAYOUT);
+    for (_, name) in CONTENT {
+        let path = binaries.join(name);
+        let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        if wants_interpreter(&bytes).with_context(|| format!("reading {}", path.display()))? {
+            bail!(
+                "{} is not a static binary, so it cannot start in an image without a C library",
+                path.display()
+            );
+        }
+        digest.update(name);
+        digest.update(Sha256::digest(&bytes));
+    }
+    let content = hex::encode(digest.finalize());
+    let reference = format!("{REPOSITORY}:{}-{}", env!("CARGO_PKG_VERSION"), &content[..12]);
+
+    let folder = checkout.target().join("image");
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let record = folder.join("sealedenv.json");
+    if let Some(image) = fs::read(&record).ok().and_then(|bytes| serde_json::from_slice::<Image>(&bytes).ok())
+        && image.reference == reference
+        && image.binaries == binaries
+        && image.archive.exists()
+    {
+        return Ok(image);
+    }
+    let archive = folder.join("sealedenv.tar");
+    let id = describe(&reference, &binaries)?.write(&archive)?;
+    let image = Image { reference, id, archive, binaries };
+    fs::write(&record, serde_json::to_vec_pretty(&image)?)
+        .with_context(|| format!("writing {}", record.display()))?;
+    Ok(image)
+}
+
+fn describe(reference: &str, binaries: &Path) -> anyhow::Result<imagetar::Image> {
+    let mut image = imagetar::Image::new(reference)?;
+    for (_, name) in CONTENT {
+        image.add_file(&format!("/{name}"), 0o755, binaries.join(name).as_path())?;
+    }
+    image
+        .user("65532:65532")
+        .entrypoint(["/sealedenv"])
+        .label("org.opencontainers.image.title", "sealedenv")
+        .label("org.opencontainers.image.version", env!("CARGO_PKG_VERSION"))
+        .label("org.opencontainers.image.licenses", env!("CARGO_PKG_LICENSE"));
+    Ok(image)
+}
+
+/// Builds the static release binaries; gives their folder.
+fn binaries(checkout: &Checkout) -> anyhow::Result<PathBuf> {
+    exec::say("building the release binaries");
+    let target = host_target()?;
+    let mut build = exec::cargo(checkout.root());
+    build.args(["build", "--quiet", "--release", "--locked", "--target", &target]);
+    for (package, name) in CONTENT {
+        build.args(["--package", package, "--bin", name]);
+    }
+    // With --target, so that build scripts and macros stay dynamic and keep a folder of their own.
+    // No path of this machine in what ships.
+    let flags = format!(
+        "{} -C target-feature=+crt-static --remap-path-prefix={}=/sealedenv --remap-path-prefix={}=/cargo",
+        std::env::var("RUSTFLAGS").unwrap_or_default(),
+        checkout.root().display(),
+        cargo_home()?.display(),
+    );
+    exec::run(build.env("RUSTFLAGS", flags.trim_start()))?;
+    Ok(checkout.target().join(target).join("release"))
+}
+
+/// The target that rustc builds for by itself.
+fn host_target() -> anyhow::Result<String> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let about = exec::read(std::process::Command::new(rustc).arg("-vV"))?;
+    let host = about.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("`rustc -vV` names no host")
+}
+
+fn cargo_home() -> anyhow::Result<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("CARGO_HOME")
+        .or_else(|| set("HOME").map(|home| home.join(".cargo")))
+        .context("neither CARGO_HOME nor HOME is set")
+}
+
+/// Whether a 64-bit little-endian ELF program asks for a loader (a `PT_INTERP` header), that is, whether it is dynamic.
+fn wants_interpreter(elf: &[u8]) -> anyhow::Result<bool> {
+    const PT_INTERP: u32 = 3;
+    let short = "not a whole ELF file";
+    if elf.get(..6) != Some(b"\x7fELF\x02\x01") {
+        bail!("not a 64-bit little-endian ELF file");
+    }
+    let number = |at: usize, bytes: usize| -> anyhow::Result<usize> {
+        let field = at.checked_add(bytes).and_then(|end| elf.get(at..end)).context(short)?;
+        let value = field.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
+        usize::try_from(value).context(short)
+    };
+    let (start, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
+    for header in 0..count {
+        let at = size.checked_mul(header).and_then(|at| at.checked_add(start)).context(short)?;
+        if number(at, 4)? == PT_INTERP as usize {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dynamic_program_is_told_from_a_static_one() {
+        // This test is dynamic on every target we build on.
+        let own = fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert!(wants_interpreter(&own).unwrap());
+        let mut none = own.clone();
+        none[56..58].copy_from_slice(&[0, 0]); // no program headers
+        assert!(!wants_interpreter(&none).unwrap());
+    }
+
+    #[test]
+    fn a_file_that_is_no_program_is_an_error() {
+        for bad in [
+            &b""[..],
+            b"#!/bin/sh\n",
+            b"\x7fELF\x01\x01",
+            &[b"\x7fELF\x02\x01".as_slice(), &[0xff; 60]].concat(),
+        ] {
+            assert!(wants_interpreter(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_tag_is_what_follows_the_repository() {
+        let image = Image {
+            reference: "localhost:5000/a/b:1.0-abc".to_owned(),
+            id: String::new(),
+            archive: PathBuf::new(),
+            binaries: PathBuf::new(),
+        };
+        assert_eq!(image.tag(), "1.0-abc");
+    }
+}

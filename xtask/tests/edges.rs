@@ -1,0 +1,97 @@
+//! The crates depend on each other as docs/src/architecture.md says, and on nothing that they must not hold.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in tests they are the report of a failure")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+
+/// Which of our crates each of our crates may depend on. A crate that is not listed here fails the test.
+const ALLOWED: [(&str, &[&str]); 9] = [
+    ("sealedenv-seal", &[]),
+    ("sealedenv-audit", &[]),
+    ("sealedenv-crds", &[]),
+    ("sealedenv-runtime", &[]),
+    ("sealedenv-operator", &["sealedenv-seal", "sealedenv-audit", "sealedenv-crds", "sealedenv-runtime"]),
+    // seal for parsing only: the webhook never has a key.
+    ("sealedenv-webhook", &["sealedenv-seal", "sealedenv-audit", "sealedenv-crds", "sealedenv-runtime"]),
+    ("sealedenv-cli", &["sealedenv-seal", "sealedenv-audit", "sealedenv-crds"]),
+    // Black-box tests: the built binaries, never the libraries.
+    ("sealedenv-e2e", &["sealedenv-crds"]),
+    ("xtask", &[]),
+];
+
+/// What must not stand anywhere below a crate, in what ships.
+const FORBIDDEN: [(&str, &[&str]); 2] = [
+    // The format knows no cluster, no clock, no runtime; anybody can embed it.
+    ("sealedenv-seal", &["kube", "kube-client", "k8s-openapi", "tokio", "hyper", "jiff", "rustls"]),
+    // The trail cannot hold a value: it does not even know the type.
+    ("sealedenv-audit", &["sealedenv-seal", "age", "kube", "tokio"]),
+];
+
+fn metadata() -> Metadata {
+    MetadataCommand::new().other_options(["--locked".to_owned()]).exec().unwrap()
+}
+
+#[test]
+fn crates_depend_on_each_other_only_as_allowed() {
+    let metadata = metadata();
+    let allowed: BTreeMap<_, BTreeSet<_>> =
+        ALLOWED.into_iter().map(|(name, others)| (name, others.iter().copied().collect())).collect();
+    let members: BTreeSet<&str> =
+        metadata.workspace_packages().iter().map(|package| package.name.as_str()).collect();
+    assert_eq!(members, allowed.keys().copied().collect(), "the list of crates is not the workspace's");
+    for package in metadata.workspace_packages() {
+        // Dev-dependencies count: a test that reaches across an edge blurs it as well.
+        let ours: BTreeSet<&str> = package
+            .dependencies
+            .iter()
+            .map(|dependency| dependency.name.as_str())
+            .filter(|name| members.contains(name))
+            .collect();
+        let name = package.name.as_str();
+        let beyond: Vec<_> = ours.difference(&allowed[name]).collect();
+        assert!(beyond.is_empty(), "{name} must not depend on {beyond:?}: see docs/src/architecture.md");
+    }
+}
+
+#[test]
+fn leaves_stay_free_of_what_they_must_not_know() {
+    let metadata = metadata();
+    let resolve = metadata.resolve.as_ref().unwrap();
+    for (root, forbidden) in FORBIDDEN {
+        let package = metadata.workspace_packages().into_iter().find(|package| package.name.as_str() == root);
+        let mut waiting = vec![package.unwrap_or_else(|| panic!("no crate {root}")).id.clone()];
+        let mut below = BTreeSet::new();
+        while let Some(id) = waiting.pop() {
+            if !below.insert(id.clone()) {
+                continue;
+            }
+            let node = resolve.nodes.iter().find(|node| node.id == id).unwrap();
+            waiting.extend(
+                node.deps
+                    .iter()
+                    .filter(|dep| dep.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal))
+                    .map(|dep| dep.pkg.clone()),
+            );
+        }
+        let names: BTreeSet<&str> = below.iter().map(|id| metadata[id].name.as_str()).collect();
+        for name in forbidden {
+            assert!(!names.contains(name), "{root} depends on {name}");
+        }
+    }
+}
+
+/// Features of the whole workspace, since one build unifies them: what the CLI turned on, the operator would have.
+#[test]
+fn age_has_neither_ssh_nor_plugins() {
+    let metadata = metadata();
+    let resolve = metadata.resolve.as_ref().unwrap();
+    let age = resolve.nodes.iter().find(|node| metadata[&node.id].name.as_str() == "age").unwrap();
+    for feature in ["ssh", "plugin", "async"] {
+        assert!(
+            !age.features.iter().any(|on| **on == *feature),
+            "age's feature {feature} is on: RUSTSEC-2023-0071, or running other programs, or nothing needed here"
+        );
+    }
+}
