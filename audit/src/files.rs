@@ -5,7 +5,9 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs, io,
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -23,16 +25,50 @@ pub(crate) fn rotated(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// All files of a trail in the order of their lines: the rotated ones, then the current one if it exists.
+/// One file of a trail. The current one is open already, for rotation may rename it at any time.
+pub(crate) struct Part {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Part {
+    /// The file and its path.
+    pub(crate) fn open(self) -> Result<(PathBuf, File), (PathBuf, io::Error)> {
+        match self.file.map_or_else(|| File::open(&self.path), Ok) {
+            Ok(file) => Ok((self.path, file)),
+            Err(error) => Err((self.path, error)),
+        }
+    }
+}
+
+/// All files of a trail in the order of their lines: the rotated ones, then the current one if it exists. Never
+/// empty. What a rotation does meanwhile makes no hole.
 ///
 /// # Errors
-/// The folder cannot be read, or there is no file of that trail at all ([`io::ErrorKind::NotFound`]).
-pub fn trail_files(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files: Vec<PathBuf> = rotated(path)?.into_iter().map(|(_, file)| file).collect();
-    if path.try_exists()? {
-        files.push(path.to_owned());
+/// The folder or the current file cannot be read, or there is no file of that trail at all
+/// ([`io::ErrorKind::NotFound`]).
+pub(crate) fn open_trail(path: &Path) -> io::Result<Vec<Part>> {
+    for _ in 0..16 {
+        // Opened before listing: if a rotation comes between, the file shows up among the rotated ones, and another
+        // one may be missing between the two; then look again.
+        let current = match File::open(path) {
+            Ok(file) => Some(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let older = rotated(path)?;
+        let id = current.as_ref().map(File::metadata).transpose()?.map(|meta| (meta.dev(), meta.ino()));
+        let moved = older.iter().rev().any(|(_, file)| {
+            fs::symlink_metadata(file).is_ok_and(|meta| Some((meta.dev(), meta.ino())) == id)
+        });
+        if moved {
+            continue;
+        }
+        let mut parts: Vec<Part> = older.into_iter().map(|(_, path)| Part { path, file: None }).collect();
+        parts.extend(current.map(|file| Part { path: path.to_owned(), file: Some(file) }));
+        return if parts.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(parts) };
     }
-    if files.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(files) }
+    Err(io::ErrorKind::ResourceBusy.into())
 }
 
 /// The folder a file stands in.
@@ -66,16 +102,17 @@ mod tests {
     fn files_are_ordered_by_number_and_others_are_left_out() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.jsonl");
-        assert_eq!(trail_files(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(open_trail(&path).err().unwrap().kind(), io::ErrorKind::NotFound);
         for name in ["2", "10", "1", "01", "0", "+3", "torn-1", "4x", ""] {
             fs::write(dir.path().join(format!("audit.jsonl.{name}")), "").unwrap();
         }
         fs::write(dir.path().join("xaudit.jsonl.5"), "").unwrap();
-        let names = |files: Vec<PathBuf>| -> Vec<String> {
-            files.iter().map(|file| file.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+        let names = || -> Vec<String> {
+            let parts = open_trail(&path).unwrap();
+            parts.iter().map(|part| part.path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
         };
-        assert_eq!(names(trail_files(&path).unwrap()), ["audit.jsonl.1", "audit.jsonl.2", "audit.jsonl.10"]);
+        assert_eq!(names(), ["audit.jsonl.1", "audit.jsonl.2", "audit.jsonl.10"]);
         fs::write(&path, "").unwrap();
-        assert_eq!(names(trail_files(&path).unwrap()).last().unwrap(), "audit.jsonl");
+        assert_eq!(names(), ["audit.jsonl.1", "audit.jsonl.2", "audit.jsonl.10", "audit.jsonl"]);
     }
 }

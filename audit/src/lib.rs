@@ -42,7 +42,9 @@
 //! The page `docs/src/audit.md` specifies the format and the semantics for people and for other programs.
 
 mod chain;
+mod desk;
 mod digest;
+mod disk;
 mod escape;
 mod file;
 mod files;
@@ -51,21 +53,22 @@ mod log;
 mod memory;
 mod read;
 mod record;
+mod recover;
 mod sink;
 mod stdout;
 mod text;
 mod verify;
+mod worker;
 
 pub use chain::{Head, Position, append};
 pub use digest::{DigestError, KeyedDigest};
 pub use escape::{escape, needs_escape};
 pub use file::{FileSink, Rotation};
-pub use files::trail_files;
 pub use line::{Entry, MAX_LINE, ParseError};
 pub use log::{AuditError, Counters, FailurePolicy, Log, SinkState, Timeouts};
 pub use memory::{Memory, MemorySink};
 pub use read::{Follow, Located, read_all, tail};
-pub use record::{Action, Actor, ActorKind, Gap, MAX_TEXT, ObjectRef, Outcome, Record};
+pub use record::{Action, Actor, ActorKind, Gap, MAX_TEXT, ObjectRef, Outcome, Record, Rewound};
 pub use sink::{Notice, Resumed, Sink, SinkError};
 pub use stdout::{Stdout, StdoutSink};
 pub use verify::{Broken, Report, Start, StreamReport, Verifier, Why, verify, verify_files, verify_stream};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     digest::KeyedDigest,
     escape::{cut, needs_escape, push_escaped},
-    record::{Action, Actor, Gap, MAX_TEXT, ObjectRef, Outcome, Record},
+    record::{Action, Actor, Gap, MAX_TEXT, ObjectRef, Outcome, Record, Rewound},
 };
 
 /// The longest line, in bytes without its newline.
@@ -84,12 +84,15 @@ struct Wire<'a> {
     git_revision: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     gap: Option<Gap>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rewound: Option<Rewound>,
     outcome: Outcome,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
-    prev: String,
+    #[serde(with = "hash_hex")]
+    prev: [u8; 32],
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
@@ -109,8 +112,6 @@ impl Entry {
             return Err(ParseError::TooLong);
         }
         let wire: Wire<'_> = serde_json::from_slice(line).map_err(|_| ParseError::NotARecord)?;
-        let mut prev = [0; 32];
-        hex::decode_to_slice(&wire.prev, &mut prev).map_err(|_| ParseError::NotARecord)?;
         if !(1..=MAX_SEQ).contains(&wire.seq) {
             return Err(ParseError::NotARecord);
         }
@@ -130,11 +131,12 @@ impl Entry {
                 recipients_omitted: wire.recipients_omitted,
                 git_revision: wire.git_revision,
                 gap: wire.gap,
+                rewound: wire.rewound,
                 outcome: wire.outcome,
                 reason: wire.reason,
                 detail: wire.detail,
             },
-            prev,
+            prev: wire.prev,
         };
         if render(&entry).as_bytes() == line { Ok(entry) } else { Err(ParseError::NotCanonical) }
     }
@@ -160,10 +162,11 @@ pub(crate) fn render(entry: &Entry) -> String {
         recipients_omitted: record.recipients_omitted.saturating_add(recipients_left),
         git_revision: record.git_revision.as_deref().map(|text| cut(text, MAX_TEXT)),
         gap: record.gap,
+        rewound: record.rewound,
         outcome: record.outcome,
         reason: record.reason.as_deref().map(|text| cut(text, MAX_TEXT)),
         detail: record.detail.as_deref().map(|text| cut(text, MAX_TEXT)),
-        prev: hex::encode(entry.prev),
+        prev: entry.prev,
     };
     to_canonical(&wire)
 }
@@ -236,5 +239,21 @@ pub(crate) mod millis {
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         text.parse().map_err(D::Error::custom)
+    }
+}
+
+/// Hashes in a line: 64 lower-case hex digits.
+pub(crate) mod hash_hex {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(crate) fn serialize<S: Serializer>(hash: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(hash))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        let mut hash = [0; 32];
+        hex::decode_to_slice(text.as_bytes(), &mut hash).map_err(D::Error::custom)?;
+        Ok(hash)
     }
 }

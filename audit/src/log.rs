@@ -1,14 +1,15 @@
 //! The log: a record counts when at least one sink has it.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
 use jiff::Timestamp;
 
 use crate::{
-    chain::{Head, append},
+    desk::Desk,
     record::Record,
     sink::{Sink, SinkError},
 };
@@ -35,7 +36,7 @@ pub struct Timeouts {
 /// What the log counted since it was opened. Each record is counted once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
-    /// Records that at least one sink took.
+    /// Records that at least one sink took in time.
     pub taken: u64,
     /// Records that no sink took, refused to their author ([`FailurePolicy::Closed`]).
     pub failed: u64,
@@ -48,13 +49,13 @@ pub struct Counters {
 pub struct SinkState {
     /// The sink's name.
     pub name: String,
-    /// Whether it took the last record offered to it.
+    /// Whether it took the last records in time. True before the first.
     pub healthy: bool,
     /// Records it took.
     pub taken: u64,
-    /// Records it did not take, whether or not another sink did.
+    /// Records it did not take, whether or not another sink did. Records that it is still busy with are in neither.
     pub missed: u64,
-    /// Why it did not take the last one, with causes; none when healthy.
+    /// Why it did not take the last ones, with causes; none when healthy.
     pub error: Option<String>,
 }
 
@@ -69,9 +70,9 @@ pub enum AuditError {
     #[error("cannot start the thread of an audit sink")]
     Thread(#[source] std::io::Error),
     /// No sink took the record. The source is the first sink's error.
-    #[error("no audit sink took the record ({sinks})")]
+    #[error("no audit sink took the record (tried: {sinks})")]
     NotRecorded {
-        /// Names of the sinks that were tried.
+        /// Names of the sinks, joined by commas.
         sinks: String,
         /// Why the first of them did not.
         source: Arc<SinkError>,
@@ -79,28 +80,59 @@ pub enum AuditError {
 }
 
 /// An audit trail that is being written.
+///
+/// # Guarantees
+/// - Under [`FailurePolicy::Closed`], `Ok` means that at least one sink took the records durably.
+/// - Each sink has a chain of its own, so what one sink misses never breaks another's chain. A sink that missed
+///   records says so in its own trail ([`crate::Action::Resumed`]) before it goes on.
+/// - A sink that fails, hangs or panics holds up a call for at most [`Timeouts::any`], and is tried again with the
+///   next records (a sink that hangs, as soon as it answers).
+/// - Calls from many threads at once are written together: one `fdatasync` serves all that wait.
+///
+/// # Caveats
+/// - A sink that answers too late may hold a record whose author was told that nobody took it. What was released is
+///   always recorded; what is recorded was not always released.
+/// - A call may wait for the call before it: twice [`Timeouts::any`] at most.
 pub struct Log {
     policy: FailurePolicy,
-    writer: String,
-    inner: Mutex<Inner>,
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    desk: Mutex<Desk>,
 }
 
-struct Inner {
-    counters: Counters,
-    slots: Vec<Slot>,
+/// Calls that wait to be written.
+#[derive(Default)]
+struct Queue {
+    calls: VecDeque<Call>,
+    /// Whether some caller is writing for the others.
+    writing: bool,
 }
 
-struct Slot {
-    sink: Box<dyn Sink>,
-    head: Option<Head>,
-    state: SinkState,
+struct Call {
+    records: Vec<(Timestamp, Record)>,
+    ticket: Arc<OnceLock<Verdict>>,
 }
+
+/// How a write ended, for each of the calls that it was for.
+pub(crate) type Verdict = Result<(), Refused>;
+
+/// No sink took the records.
+#[derive(Clone)]
+pub(crate) struct Refused {
+    pub(crate) sinks: String,
+    pub(crate) source: Option<Arc<SinkError>>,
+}
+
+/// As many calls as are written together.
+const MAX_CALLS: usize = 256;
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { any: Duration::from_secs(2), rest: Duration::from_millis(500) }
+        Self { any: Duration::from_millis(1500), rest: Duration::from_millis(500) }
     }
 }
+
+// === impl Log ===
 
 impl Log {
     /// A log over sinks. `writer` names this process in each line: unique to it, e.g. pod name and start time.
@@ -114,28 +146,24 @@ impl Log {
         writer: impl Into<String>,
         policy: FailurePolicy,
     ) -> Result<Self, AuditError> {
+        Self::open_with(sinks, writer, policy, Timeouts::default())
+    }
+
+    /// [`Log::open`] with other time limits.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_with(
+        sinks: Vec<Box<dyn Sink>>,
+        writer: impl Into<String>,
+        policy: FailurePolicy,
+        timeouts: Timeouts,
+    ) -> Result<Self, AuditError> {
         if sinks.is_empty() && policy == FailurePolicy::Closed {
             return Err(AuditError::NoSink);
         }
-        let slots = sinks
-            .into_iter()
-            .map(|sink| Slot {
-                state: SinkState {
-                    name: sink.name().to_owned(),
-                    healthy: true,
-                    taken: 0,
-                    missed: 0,
-                    error: None,
-                },
-                sink,
-                head: None,
-            })
-            .collect();
-        Ok(Self {
-            policy,
-            writer: writer.into(),
-            inner: Mutex::new(Inner { counters: Counters::default(), slots }),
-        })
+        let desk = Desk::open(sinks, &writer.into().into(), timeouts).map_err(AuditError::Thread)?;
+        Ok(Self { policy, queue: Mutex::default(), changed: Condvar::new(), desk: Mutex::new(desk) })
     }
 
     /// Records one thing. See [`Log::record_all`].
@@ -146,53 +174,39 @@ impl Log {
         self.record_all(now, vec![record])
     }
 
-    /// Records several things as one durable write.
+    /// Records several things as one durable write. Blocks; see [`Log`] for how long and for what it guarantees.
     ///
     /// # Errors
     /// [`AuditError::NotRecorded`] when no sink took all of them and the policy is [`FailurePolicy::Closed`].
-    #[allow(clippy::needless_pass_by_value)]
     pub fn record_all(&self, now: Timestamp, records: Vec<Record>) -> Result<(), AuditError> {
-        let mut inner = self.inner();
-        let count = records.len() as u64;
-        let mut taken = false;
-        let mut first = None;
-        for slot in &mut inner.slots {
-            match slot.take(now, &records, &self.writer) {
-                Ok(()) => {
-                    taken = true;
-                    slot.state.taken += count;
-                    slot.state.healthy = true;
-                }
-                Err(error) => {
-                    slot.state.missed += count;
-                    slot.state.healthy = false;
-                    first.get_or_insert(Arc::new(error));
-                }
-            }
-        }
-        if taken {
-            inner.counters.taken += count;
+        if records.is_empty() {
             return Ok(());
         }
-        match (self.policy, first) {
-            (FailurePolicy::Closed, Some(source)) => {
-                inner.counters.failed += count;
-                let sinks =
-                    inner.slots.iter().map(|slot| slot.state.name.as_str()).collect::<Vec<_>>().join(", ");
-                Err(AuditError::NotRecorded { sinks, source })
+        let ticket = Arc::new(OnceLock::new());
+        let records = records.into_iter().map(|record| (now, record)).collect();
+        let mut queue = unpoisoned(self.queue.lock());
+        queue.calls.push_back(Call { records, ticket: Arc::clone(&ticket) });
+        loop {
+            if let Some(verdict) = ticket.get() {
+                return self.answer(verdict.clone());
             }
-            (FailurePolicy::Closed, None) => Err(AuditError::NoSink),
-            (FailurePolicy::Open, _) => {
-                inner.counters.lost += count;
-                Ok(())
+            if queue.writing {
+                queue = unpoisoned(self.changed.wait(queue));
+                continue;
             }
+            queue.writing = true;
+            let count = queue.calls.len().min(MAX_CALLS);
+            let calls = queue.calls.drain(..count).collect();
+            drop(queue);
+            Turn { log: self, calls, verdict: None }.write();
+            queue = unpoisoned(self.queue.lock());
         }
     }
 
     /// What was counted so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.inner().counters
+        unpoisoned(self.desk.lock()).counters
     }
 
     /// Records that were lost so far ([`FailurePolicy::Open`] only).
@@ -204,28 +218,54 @@ impl Log {
     /// How each sink does.
     #[must_use]
     pub fn sinks(&self) -> Vec<SinkState> {
-        self.inner().slots.iter().map(|slot| slot.state.clone()).collect()
+        let mut desk = unpoisoned(self.desk.lock());
+        desk.settle();
+        desk.slots.iter().map(|slot| slot.state.clone()).collect()
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Slot {
-    fn take(&mut self, now: Timestamp, records: &[Record], writer: &str) -> Result<(), SinkError> {
-        let mut head = match self.head.take() {
-            Some(head) => head,
-            None => Head::at(self.sink.resume()?.position, writer),
-        };
-        let mut lines = Vec::with_capacity(records.len());
-        for record in records {
-            let (line, next) = append(&head, now, record);
-            lines.push(line);
-            head = next;
+    fn answer(&self, verdict: Verdict) -> Result<(), AuditError> {
+        match (self.policy, verdict) {
+            (_, Ok(())) | (FailurePolicy::Open, Err(_)) => Ok(()),
+            (FailurePolicy::Closed, Err(Refused { sinks, source: Some(source) })) => {
+                Err(AuditError::NotRecorded { sinks, source })
+            }
+            (FailurePolicy::Closed, Err(Refused { source: None, .. })) => Err(AuditError::NoSink),
         }
-        self.sink.append(&lines)?;
-        self.head = Some(head);
-        Ok(())
     }
 }
+
+/// One caller's turn to write for all that wait. Ends the turn whatever happens, or everybody would wait for ever.
+struct Turn<'a> {
+    log: &'a Log,
+    calls: Vec<Call>,
+    verdict: Option<Verdict>,
+}
+
+impl Turn<'_> {
+    fn write(mut self) {
+        let records = self.calls.iter_mut().flat_map(|call| std::mem::take(&mut call.records)).collect();
+        self.verdict = Some(unpoisoned(self.log.desk.lock()).write(records, self.log.policy));
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let verdict = self.verdict.take().unwrap_or_else(|| {
+            let sink = "all".to_owned(); // writing panicked; nothing is known to be taken
+            Err(Refused { sinks: sink.clone(), source: Some(Arc::new(SinkError::Panicked { sink })) })
+        });
+        for call in &self.calls {
+            let _ = call.ticket.set(verdict.clone()); // only this turn sets it
+        }
+        unpoisoned(self.log.queue.lock()).writing = false;
+        self.log.changed.notify_all();
+    }
+}
+
+/// A panic elsewhere leaves data behind that is still good: each step of ours keeps it consistent.
+fn unpoisoned<T>(locked: Result<T, PoisonError<T>>) -> T {
+    locked.unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -46,7 +46,7 @@ impl Memory {
     /// The lines taken so far as they would stand in a file.
     #[must_use]
     pub fn text(&self) -> String {
-        self.state().lines.iter().map(|line| format!("{line}\n")).collect()
+        self.state().lines.iter().flat_map(|line| [line, "\n"]).collect()
     }
 
     /// The entries taken so far.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    files::trail_files,
+    files::{Part, open_trail},
     line::{Entry, ParseError},
     text::{LineEnd, read_line, skip_line},
     verify::{Broken, Why},
@@ -37,9 +37,9 @@ pub struct Located {
 /// # Errors
 /// The folder cannot be read, or there is no such trail.
 pub fn read_all(path: impl AsRef<Path>) -> io::Result<impl Iterator<Item = Result<Located, Broken>>> {
-    let files = trail_files(path.as_ref())?;
-    let last = files.len().saturating_sub(1);
-    Ok(files.into_iter().enumerate().flat_map(move |(index, file)| Lines::open(file, index == last)))
+    let parts = open_trail(path.as_ref())?;
+    let last = parts.len() - 1;
+    Ok(parts.into_iter().enumerate().flat_map(move |(index, part)| Lines::of(part, index == last)))
 }
 
 /// The last `count` entries (or errors) of a trail. Reads only the files it needs.
@@ -47,16 +47,16 @@ pub fn read_all(path: impl AsRef<Path>) -> io::Result<impl Iterator<Item = Resul
 /// # Errors
 /// The folder cannot be read, or there is no such trail.
 pub fn tail(path: impl AsRef<Path>, count: usize) -> io::Result<Vec<Result<Located, Broken>>> {
-    let files = trail_files(path.as_ref())?;
-    let last = files.len().saturating_sub(1);
+    let parts = open_trail(path.as_ref())?;
+    let last = parts.len() - 1;
     let mut found: VecDeque<Result<Located, Broken>> = VecDeque::new();
-    for (index, file) in files.into_iter().enumerate().rev() {
+    for (index, part) in parts.into_iter().enumerate().rev() {
         let wanted = count - found.len();
         if wanted == 0 {
             break;
         }
         let mut newest = VecDeque::new();
-        for item in Lines::open(file, index == last) {
+        for item in Lines::of(part, index == last) {
             if newest.len() == wanted {
                 newest.pop_front();
             }
@@ -80,17 +80,12 @@ struct Lines {
 }
 
 impl Lines {
-    fn open(path: PathBuf, last: bool) -> Self {
-        let opened = File::open(&path);
-        Self {
-            file: path.into(),
-            failed: opened.as_ref().err().map(io::Error::kind),
-            reader: opened.ok().map(BufReader::new),
-            last,
-            number: 0,
-            good: 0,
-            buffer: Vec::new(),
-        }
+    fn of(part: Part, last: bool) -> Self {
+        let (path, reader, failed) = match part.open() {
+            Ok((path, file)) => (path, Some(BufReader::new(file)), None),
+            Err((path, error)) => (path, None, Some(error.kind())),
+        };
+        Self { file: path.into(), reader, failed, last, number: 0, good: 0, buffer: Vec::new() }
     }
 
     fn broken(&self, why: Why) -> Broken {
@@ -140,7 +135,8 @@ impl Iterator for Lines {
     }
 }
 
-/// Follows the end of a trail as it grows, over rotation (`tail -F`). The caller decides when to look.
+/// Follows the end of a trail as it grows, over rotation (`tail -F`). The caller decides when to look; of two
+/// rotations between two looks, the file in the middle is not seen.
 pub struct Follow {
     path: PathBuf,
     open: Option<(File, Position)>,
@@ -154,8 +150,7 @@ struct Position {
 }
 
 impl Follow {
-    /// Starts behind the lines that are there now, so that [`tail`] and then this miss nothing only if a line that
-    /// is seen twice does not matter. A file that is not there yet is waited for.
+    /// Starts behind the lines that are there now. A file that is not there yet is waited for.
     ///
     /// # Errors
     /// The file is there and cannot be read.
@@ -198,6 +193,9 @@ fn drain(
     found: &mut Vec<Result<Located, Broken>>,
 ) -> io::Result<()> {
     let name: Arc<Path> = path.into();
+    if file.metadata()?.len() < at.offset {
+        *at = Position { offset: 0, line: 0 }; // it was cut; what is there now is new
+    }
     file.seek(SeekFrom::Start(at.offset))?;
     let mut lines = Lines {
         file: name,

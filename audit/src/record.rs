@@ -35,8 +35,10 @@ pub struct Record {
     pub recipients_omitted: u64,
     /// The git revision the object came from, where Argo CD or Flux noted it.
     pub git_revision: Option<String>,
-    /// For [`Action::Resumed`]: what this sink did not get.
+    /// For [`Action::Resumed`]: records that this sink did not get.
     pub gap: Option<Gap>,
+    /// For [`Action::Resumed`]: where the chain had been before this sink's file lost its end.
+    pub rewound: Option<Rewound>,
     /// How it ended.
     pub outcome: Outcome,
     /// A stable `PascalCase` word that says why, e.g. `ScopeMismatch`.
@@ -70,6 +72,8 @@ pub enum ActorKind {
     User,
     /// A Kubernetes `ServiceAccount`.
     ServiceAccount,
+    /// The audit log itself, about one of its sinks.
+    Audit,
 }
 
 /// The object acted upon.
@@ -119,7 +123,7 @@ pub enum Action {
     Start,
     /// A process ended in order. A writer without this line was killed, or ended while this sink was down.
     Stop,
-    /// This sink takes lines again after it had failed or been replaced. Written by [`crate::Log`].
+    /// This sink takes lines again after it had failed, or its file had been changed. Written by [`crate::Log`].
     Resumed,
     /// This sink set a torn last line aside. Written by [`crate::Log`].
     Recovered,
@@ -153,6 +157,17 @@ pub struct Gap {
     pub nowhere: u64,
 }
 
+/// The last line that a process wrote and that is no longer where it wrote it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rewound {
+    /// Its `seq`.
+    pub seq: u64,
+    /// Its SHA-256, by which a copy of the lost lines can be recognised.
+    #[serde(with = "crate::line::hash_hex")]
+    pub hash: [u8; 32],
+}
+
 // === impl Record ===
 
 impl Record {
@@ -171,6 +186,7 @@ impl Record {
             recipients_omitted: 0,
             git_revision: None,
             gap: None,
+            rewound: None,
             outcome,
             reason: None,
             detail: None,
@@ -344,6 +360,7 @@ impl ActorKind {
             Self::Cli => "cli",
             Self::User => "user",
             Self::ServiceAccount => "serviceAccount",
+            Self::Audit => "audit",
         }
     }
 }

@@ -46,11 +46,21 @@ pub enum Notice {
         bytes: u64,
         /// Name of the file, beside the trail, that holds them now.
         file: String,
+        /// SHA-256 of those bytes.
+        hash: [u8; 32],
     },
-    /// The file is gone or was replaced by an empty one; the chain goes on in a new file.
+    /// Another file stands at the path than before. The chain goes on, nothing is missing: the file was moved to
+    /// where rotated files stand, or copied.
     Replaced,
-    /// The file does not end where this process had left it: it was cut, or replaced by another version.
+    /// The line that this process wrote last is not there any more: the file was cut, deleted, or replaced by
+    /// another one. The chain goes on from what is there now.
     Rewound {
+        /// Where the chain had been.
+        was: Position,
+    },
+    /// There are lines behind the last one that this process knows to have written: lines that an earlier failure
+    /// left, or somebody else's.
+    Advanced {
         /// Where the chain had been.
         was: Position,
     },

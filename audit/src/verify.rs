@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    fs::File,
     io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
 };
@@ -12,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::{
     chain::{Head, Position},
-    files::trail_files,
+    files::open_trail,
     line::{Entry, ParseError},
     record::Action,
     text::{LineEnd, read_line, skip_line},
@@ -83,8 +82,10 @@ pub struct Report {
     pub files: u64,
     /// Times of the first and the last line.
     pub times: Option<(Timestamp, Timestamp)>,
-    /// Lines that say that this sink failed or was replaced in between ([`Action::Resumed`]).
+    /// Lines that say that this sink failed, or its file was changed, in between ([`Action::Resumed`]).
     pub resumed: u64,
+    /// Lines that say that the chain had been further before, and lost its end ([`crate::Rewound`]).
+    pub rewound: u64,
     /// Records that are not here because only another sink took them.
     pub missed_elsewhere: u64,
     /// Records that no sink took while this one was failing (refused or lost).
@@ -179,6 +180,7 @@ impl Verifier {
             Action::Recovered => report.recovered += 1,
             _ => {}
         }
+        report.rewound += u64::from(entry.record.rewound.is_some());
         if let Some(gap) = entry.record.gap {
             report.missed_elsewhere = report.missed_elsewhere.saturating_add(gap.elsewhere);
             report.missed_nowhere = report.missed_nowhere.saturating_add(gap.nowhere);
@@ -195,6 +197,13 @@ impl Verifier {
 }
 
 impl Report {
+    /// Whether the trail itself says that records are missing from it: another sink has them, no sink has, or the
+    /// file lost its end while it was written. The chain is whole all the same.
+    #[must_use]
+    pub fn has_gaps(&self) -> bool {
+        self.rewound > 0 || self.missed_elsewhere > 0 || self.missed_nowhere > 0
+    }
+
     fn empty() -> Self {
         Self {
             head: Head::genesis(""),
@@ -203,6 +212,7 @@ impl Report {
             files: 0,
             times: None,
             resumed: 0,
+            rewound: 0,
             missed_elsewhere: 0,
             missed_nowhere: 0,
             recovered: 0,
@@ -235,12 +245,12 @@ pub fn verify_files(path: impl AsRef<Path>, start: Start) -> Result<Report, Brok
         good,
         why: Why::Unreadable(error.kind()),
     };
-    let files = trail_files(path).map_err(|error| unreadable(path, 0, error))?;
+    let parts = open_trail(path).map_err(|error| unreadable(path, 0, error))?;
     let mut verifier = Verifier::new(start);
-    let last = files.len() - 1;
-    for (index, file) in files.into_iter().enumerate() {
-        let open = File::open(&file).map_err(|error| unreadable(&file, verifier.good(), error))?;
-        verify_into(BufReader::new(open), &mut verifier, Some(file), index == last)?;
+    let last = parts.len() - 1;
+    for (index, part) in parts.into_iter().enumerate() {
+        let (file, open) = part.open().map_err(|(file, error)| unreadable(&file, verifier.good(), error))?;
+        verify_into(BufReader::new(open), &mut verifier, Some(&file), index == last)?;
         verifier.report.files += 1;
     }
     Ok(verifier.report())
@@ -295,7 +305,7 @@ pub fn verify_stream(mut reader: impl BufRead, start: Start) -> Result<StreamRep
 fn verify_into(
     mut reader: impl BufRead,
     verifier: &mut Verifier,
-    file: Option<PathBuf>,
+    file: Option<&Path>,
     last: bool,
 ) -> Result<(), Broken> {
     let mut number = 0;
@@ -303,7 +313,7 @@ fn verify_into(
     loop {
         number += 1;
         let broken = |verifier: &Verifier, why| Broken {
-            file: file.clone(),
+            file: file.map(Path::to_owned),
             line: number,
             good: verifier.good(),
             why,
