@@ -1,0 +1,20 @@
+//! The format as others see it: golden vectors, bounds, properties.
+
+#[path = "../../examples/vectors/generate/mod.rs"]
+mod generate;
+
+mod bounds;
+mod properties;
+mod vectors;
+
+use sealedenv_seal::{Identity, Keyring, Plain};
+
+use crate::generate::Key;
+
+fn ring(keys: &[&Key]) -> Keyring {
+    Keyring::new(keys.iter().map(|key| Identity::parse(key.identity).unwrap()).collect())
+}
+
+fn plain(bytes: &[u8]) -> Plain {
+    Plain::from(bytes.to_vec())
+}

@@ -1,0 +1,211 @@
+//! What holds for every value, place and damage.
+
+use std::sync::LazyLock;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use proptest::test_runner::Config;
+use sealedenv_seal::{Keyring, OpenPolicy, PREFIX, Place, Recipient, Scope, Sealed, open, seal};
+
+use crate::generate::{ALICE, BOB, CAROL, Key};
+use crate::{plain, ring};
+
+const KEYS: [Key; 3] = [ALICE, BOB, CAROL];
+const HERE: Place<'_> = Place { namespace: "shop", name: "checkout", key: "API_KEY" };
+
+static RING: LazyLock<Keyring> = LazyLock::new(|| ring(&[&ALICE]));
+
+fn recipient(key: &Key) -> Recipient {
+    key.recipient.parse().unwrap()
+}
+
+/// A file sealed for [`HERE`] to Alice and Bob.
+fn file(value: &[u8]) -> Vec<u8> {
+    let scope = Scope::strict(HERE.namespace, HERE.name, HERE.key).unwrap();
+    let sealed = seal(&scope, &[recipient(&ALICE), recipient(&BOB)], &plain(value)).unwrap();
+    BASE64_STANDARD.decode(&sealed.to_string()[PREFIX.len()..]).unwrap()
+}
+
+fn opens(text: &str) -> bool {
+    Sealed::parse(text).is_ok_and(|sealed| open(&HERE, &RING, &sealed, OpenPolicy::default()).is_ok())
+}
+
+fn file_opens(file: &[u8]) -> bool {
+    opens(&format!("{PREFIX}{}", BASE64_STANDARD.encode(file)))
+}
+
+fn header_len(file: &[u8]) -> usize {
+    let mac = file.windows(5).position(|window| window == b"\n--- ").unwrap();
+    mac + 5 + 43 + 1
+}
+
+/// The header's stanzas without the first line and the MAC.
+fn stanzas(file: &[u8]) -> Vec<Vec<u8>> {
+    let header = &file[..header_len(file) - 49];
+    let text = String::from_utf8(header.to_vec()).unwrap();
+    text.split("-> ").skip(1).map(|stanza| format!("-> {stanza}").into_bytes()).collect()
+}
+
+fn scopes() -> impl Strategy<Value = (Scope, [String; 3])> {
+    let name = "[-._A-Za-z0-9]{1,8}";
+    let valid = (name, name, name, 0..3)
+        .prop_filter("reserved", |(namespace, name, key, _)| Scope::strict(namespace, name, key).is_ok());
+    valid.prop_map(|(namespace, name, key, kind)| {
+        let scope = match kind {
+            0 => Scope::strict(&namespace, &name, &key),
+            1 => Scope::namespace(&namespace, &key),
+            _ => Scope::cluster(&key),
+        };
+        (scope.unwrap(), [namespace, name, key])
+    })
+}
+
+proptest! {
+    #![proptest_config(Config::with_cases(200))]
+
+    #[test]
+    fn what_is_sealed_opens_in_its_scope_and_nowhere_else(
+        (scope, [namespace, name, key]) in scopes(),
+        value in proptest::collection::vec(any::<u8>(), 0..300),
+        reader in any::<Index>(),
+        others in proptest::sample::subsequence(vec![0, 1, 2], 0..=3),
+        foreign in "[-._A-Za-z0-9]{1,8}",
+    ) {
+        let reader = reader.index(3);
+        let mut to: Vec<Recipient> = others.iter().map(|n| recipient(&KEYS[*n])).collect();
+        to.push(recipient(&KEYS[reader]));
+        let sealed = seal(&scope, &to, &plain(&value)).unwrap();
+        let sealed = Sealed::parse(&sealed.to_string()).unwrap();
+        prop_assert_eq!(sealed.scope(), Some(&scope));
+        let place = Place { namespace: &namespace, name: &name, key: &key };
+        let ring = ring(&[&KEYS[reader]]);
+        let opened = open(&place, &ring, &sealed, OpenPolicy::default()).unwrap();
+        prop_assert_eq!(opened.expose(), &value);
+
+        for elsewhere in [
+            Place { namespace: &foreign, ..place },
+            Place { name: &foreign, ..place },
+            Place { key: &foreign, ..place },
+        ] {
+            let expected = if scope.admits(&elsewhere) { Ok(()) } else { Err("ScopeMismatch") };
+            let opened = open(&elsewhere, &ring, &sealed, OpenPolicy { allow_unscoped: true });
+            prop_assert_eq!(opened.map(|_| ()).map_err(|error| error.reason()), expected);
+        }
+    }
+
+    #[test]
+    fn any_change_of_a_byte_is_refused(at: Index, change in 1..=255_u8, len in 0..100_usize) {
+        let mut file = file(&vec![b'v'; len]);
+        let at = at.index(file.len());
+        file[at] ^= change;
+        prop_assert!(!file_opens(&file), "byte {at} of {file:?}");
+    }
+
+    #[test]
+    fn any_change_of_the_text_is_refused(at: Index, letter in any::<char>(), kind in 0..3) {
+        let sealed = format!("{PREFIX}{}", BASE64_STANDARD.encode(file(b"value")));
+        let at = at.index(sealed.len());
+        let mut changed: Vec<char> = sealed.chars().collect();
+        match kind {
+            0 => changed[at] = letter,
+            1 => changed.insert(at, letter),
+            _ => { changed.remove(at); }
+        }
+        let changed: String = changed.into_iter().collect();
+        prop_assert!(changed == sealed || !opens(&changed), "{changed}");
+    }
+
+    #[test]
+    fn any_part_cut_out_or_doubled_is_refused(from: Index, to: Index) {
+        let file = file(b"a value of some length");
+        let (from, to) = (from.index(file.len() + 1), to.index(file.len() + 1));
+        prop_assume!(from < to);
+        prop_assert!(!file_opens(&[&file[..from], &file[to..]].concat()));
+        prop_assert!(!file_opens(&[&file[..to], &file[from..]].concat()));
+    }
+
+    #[test]
+    fn any_mixture_of_two_values_is_refused(picks in proptest::collection::vec(any::<bool>(), 8), mac: bool, payload: bool) {
+        let files = [file(b"the one"), file(b"the other")];
+        let parts = [stanzas(&files[0]), stanzas(&files[1])];
+        let pick = |from_other: bool| usize::from(from_other);
+        // Grease is random: compare the parts, not the picks.
+        let mut mixed = b"age-encryption.org/v1\n".to_vec();
+        for (n, part) in parts[0].iter().enumerate() {
+            mixed.extend_from_slice(if picks[n] { &parts[1][n] } else { part });
+        }
+        let of = pick(mac);
+        let end = header_len(&files[of]);
+        mixed.extend_from_slice(&files[of][end - 49..end]);
+        let of = pick(payload);
+        mixed.extend_from_slice(&files[of][header_len(&files[of])..]);
+        prop_assert!(files.contains(&mixed) || !file_opens(&mixed));
+    }
+}
+
+proptest! {
+    #![proptest_config(Config::with_cases(3000))]
+
+    #[test]
+    fn any_text_is_read_or_refused(text in any::<String>()) {
+        let _ = Sealed::parse(&text);
+        let _ = Sealed::parse(&format!("{PREFIX}{text}"));
+    }
+
+    #[test]
+    fn what_is_read_is_written_back(bytes: Vec<u8>, header in header_text(), letters in "[A-Za-z0-9+/=]{0,24}") {
+        let text = |file: &[u8]| format!("{PREFIX}{}", BASE64_STANDARD.encode(file));
+        for text in [
+            text(&bytes),
+            text(&[header.as_bytes(), &bytes].concat()),
+            text(&[header.as_bytes(), &[0; 40], &bytes].concat()),
+            format!("{PREFIX}{letters}"),
+        ] {
+            if let Ok(sealed) = Sealed::parse(&text) {
+                prop_assert_eq!(sealed.to_string(), text);
+                // Without the key it cannot open, whatever it says.
+                let opened = open(&HERE, &RING, &sealed, OpenPolicy { allow_unscoped: true });
+                prop_assert!(opened.is_err());
+            }
+        }
+    }
+}
+
+/// Texts that look like headers, right and wrong.
+fn header_text() -> impl Strategy<Value = String> {
+    let line = prop_oneof![
+        4 => Just("-> sealedenv.dev/scope v1 strict shop checkout API_KEY\n\n".to_owned()),
+        2 => Just("-> sealedenv.dev/scope v1 cluster - - API_KEY\n\n".to_owned()),
+        2 => Just("-> sealedenv.dev/to c9c95a863d23c001\n\n".to_owned()),
+        6 => Just(format!("-> X25519 {}\n{}\n", "A".repeat(43), "B".repeat(42) + "A")),
+        1 => Just(format!("-> X25519 {}\n{}\n", "A".repeat(43), "B".repeat(43))),
+        1 => Just("-> scrypt AAAAAAAAAAAAAAAAAAAAAA 18\nAAAA\n".to_owned()),
+        3 => "-> [!-~]{1,5}( [!-~]{1,4}){0,3}\n([A-Za-z]{64}\n){0,2}[A-P]{0,8}\n",
+        1 => "[ -~\n]{0,20}",
+    ];
+    let mac = prop_oneof![4 => Just(format!("--- {}A\n", "m".repeat(42))), 1 => Just(String::new())];
+    (proptest::collection::vec(line, 0..6), mac)
+        .prop_map(|(lines, mac)| format!("age-encryption.org/v1\n{}{mac}", lines.concat()))
+}
+
+#[test]
+fn every_byte_of_a_file_is_bound() {
+    let file = file(b"value");
+    assert!(file_opens(&file));
+    for at in 0..file.len() {
+        let mut changed = file.clone();
+        changed[at] ^= 1 << (at % 8);
+        assert!(!file_opens(&changed), "byte {at}");
+    }
+}
+
+#[test]
+fn every_beginning_of_a_text_is_refused() {
+    let text = format!("{PREFIX}{}", BASE64_STANDARD.encode(file(b"value")));
+    assert!(opens(&text));
+    for end in 0..text.len() {
+        assert!(!opens(&text[..end]), "{end} letters");
+    }
+}
