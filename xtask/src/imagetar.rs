@@ -317,23 +317,21 @@ mod tests {
     use super::*;
     use std::io::Read as _;
 
+    /// Each step by number, so that they can be taken in any order.
+    fn step(image: &mut Image, number: u8) -> anyhow::Result<&mut Image> {
+        match number {
+            0 => image.add_file("/bin/app", 0o755, &b"\x7fELF"[..]),
+            1 => image.add_dir("/data", 0o750)?.own("/data", 65532, 65532),
+            2 => image.add_symlink("/var/run", "/run"),
+            3 => image.add_file(&format!("/opt/{}/file", "d".repeat(150)), 0o644, &b"deep"[..]),
+            _ => Ok(image.env("B", "2").env("A", "1")),
+        }
+    }
+
     fn sample(reverse: bool) -> Image {
         let mut image = Image::new("localhost/test/image:v1").unwrap();
-        let long = format!("/opt/{}/file", "d".repeat(150));
-        let mut steps: Vec<Box<dyn Fn(&mut Image)>> = vec![
-            Box::new(|image| drop(image.add_file("/bin/app", 0o755, &b"\x7fELF"[..]).unwrap())),
-            Box::new(|image| {
-                drop(image.add_dir("/data", 0o750).unwrap().own("/data", 65532, 65532).unwrap())
-            }),
-            Box::new(|image| drop(image.add_symlink("/var/run", "/run").unwrap())),
-            Box::new(move |image| drop(image.add_file(&long, 0o644, &b"deep"[..]).unwrap())),
-            Box::new(|image| drop(image.env("B", "2").env("A", "1"))),
-        ];
-        if reverse {
-            steps.reverse();
-        }
-        for step in steps {
-            step(&mut image);
+        for number in 0..5 {
+            step(&mut image, if reverse { 4 - number } else { number }).unwrap();
         }
         image.entrypoint(["/bin/app"]).user("65532:65532").label("k", "v");
         image

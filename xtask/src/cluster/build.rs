@@ -33,10 +33,6 @@ pub(crate) struct Binaries {
 }
 
 impl Binaries {
-    pub(crate) fn at(dir: &Path) -> Self {
-        Self { dir: dir.to_owned() }
-    }
-
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }

@@ -164,7 +164,7 @@ impl Plan<'_> {
 
     fn controller_manager(&self) -> Vec<String> {
         let kubeconfig = self.pki("controller-manager.kubeconfig");
-        let mut args = self.controller(&kubeconfig, self.addresses.ports.controller_manager);
+        let mut args = Self::controller(&kubeconfig, self.addresses.ports.controller_manager);
         args.extend([
             "--use-service-account-credentials=true".into(),
             format!("--service-account-private-key-file={}", self.pki("sa.key")),
@@ -179,10 +179,10 @@ impl Plan<'_> {
     }
 
     fn scheduler(&self) -> Vec<String> {
-        self.controller(&self.pki("scheduler.kubeconfig"), self.addresses.ports.scheduler)
+        Self::controller(&self.pki("scheduler.kubeconfig"), self.addresses.ports.scheduler)
     }
 
-    fn controller(&self, kubeconfig: &str, port: u16) -> Vec<String> {
+    fn controller(kubeconfig: &str, port: u16) -> Vec<String> {
         vec![
             format!("--kubeconfig={kubeconfig}"),
             format!("--authentication-kubeconfig={kubeconfig}"),

@@ -25,7 +25,7 @@ use super::{
 };
 
 /// How long a step may take on a machine that others keep busy.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_mins(4);
 
 /// Sees that a cluster is up: starts one, or finds the running one good. Leftovers of a dead one are removed first.
 pub(super) fn up(checkout: &Checkout, layout: &Layout, mode: Mode) -> anyhow::Result<Record> {
