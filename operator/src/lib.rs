@@ -1,9 +1,29 @@
 //! The operator: opens sealed values with the cluster's keys and reconciles them into Secrets.
 //!
-//! - [`plan`] decides, purely: what is wanted and what was seen go in, writes, records and status come out.
-//! - [`opened`] and [`digest`] prepare its input, also purely.
+//! - [`plan`] decides about one SealedEnv, purely; [`keys::decide`] decides about keys, purely.
+//! - [`opened`] and [`digest`] prepare their input, also purely.
+//! - [`reconcile`](mod@reconcile) looks, asks `plan`, records, writes and tells; [`apply`] does the writes.
+//! - [`controller`] turns watches into a queue of objects; [`known`] and [`secrets`] are what it remembers.
+//! - [`run`](mod@run) wires it all to flags, signals and servers.
 
+mod apply;
+pub mod args;
+pub mod backoff;
+pub mod clock;
+pub mod controller;
 pub mod digest;
+pub mod keys;
+pub mod known;
+pub mod metrics;
+pub mod notices;
 pub mod opened;
 pub mod plan;
 pub mod reason;
+pub mod reconcile;
+pub mod run;
+pub mod secrets;
+pub mod trail;
+pub mod undecodable;
+
+/// The operator's name in audit records and Events.
+pub const ACTOR: &str = "sealedenv-operator";

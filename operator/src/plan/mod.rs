@@ -18,6 +18,7 @@ use sealedenv_crds::{DeletionPolicy, SealedEnvSpec, SealedEnvStatus, names};
 use sealedenv_seal::Plain;
 
 pub use shape::{DesiredSecret, Over};
+pub(crate) use status::{conditions, cut, record};
 
 use crate::digest::DigestKey;
 use crate::opened::Opened;
@@ -226,6 +227,16 @@ pub fn plan(
         Ok(decision) => draft.delivered(decision),
         Err(refusal) => draft.refused_with(refusal.states, refusal.reason, refusal.message, refusal.requeue),
     }
+}
+
+/// The status while no audit sink takes records: all else stays, so that work goes on where it stopped.
+pub fn audit_unavailable(now: Timestamp, subject: &Subject<'_>) -> SealedEnvStatus {
+    let mut status = subject.status.clone();
+    let message = "no audit sink takes records, so nothing is released; it is tried again".to_owned();
+    let wanted = conditions(Reason::AuditUnavailable, message);
+    status.conditions =
+        sealedenv_crds::condition::merge(now, Some(subject.generation), &subject.status.conditions, wanted);
+    status
 }
 
 /// Why nothing is written.

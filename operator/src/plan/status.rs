@@ -14,9 +14,6 @@ use super::{Decision, Notice, Plan, Subject};
 use crate::opened::Opened;
 use crate::reason::Reason;
 
-/// Name of the operator in audit records and as Event reporter.
-pub(crate) const ACTOR: &str = "sealedenv-operator";
-
 /// Longest message of a condition, in bytes.
 const MAX_MESSAGE: usize = 1024;
 
@@ -212,7 +209,7 @@ impl<'a> Draft<'a> {
 
 /// A record about a SealedEnv by the operator.
 pub(crate) fn record(subject: &Subject<'_>, action: AuditAction, outcome: Outcome) -> Record {
-    let actor = Actor { kind: ActorKind::Operator, name: ACTOR.to_owned() };
+    let actor = Actor { kind: ActorKind::Operator, name: crate::ACTOR.to_owned() };
     Record::new(action, actor, outcome).object(ObjectRef {
         kind: "SealedEnv".to_owned(),
         namespace: Some(subject.namespace.to_owned()),

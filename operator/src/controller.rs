@@ -1,0 +1,258 @@
+//! Watches and workers: what happens in the cluster becomes a queue of SealedEnvs to reconcile.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::stream::{self, Stream, StreamExt as _};
+use futures::{FutureExt as _, future};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, PartialObjectMeta};
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::{Action, Config, applier};
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::{WatchStreamExt as _, controller::ReconcileRequest};
+use kube::{Client, ResourceExt as _};
+use sealedenv_audit::{Action as AuditAction, Outcome};
+use sealedenv_crds::{SealedEnv, names};
+use sealedenv_runtime::readiness::Gate;
+use sealedenv_runtime::shutdown::Shutdown;
+
+use crate::known::Known;
+use crate::plan;
+use crate::reconcile::{Context, ReconcileError, forget, reconcile, retry};
+use crate::undecodable::Undecodable;
+
+/// Which namespaces are watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All.
+    Cluster,
+    /// One.
+    Namespace(String),
+}
+
+impl Extent {
+    fn api<K>(&self, client: &Client) -> Api<K>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        match self {
+            Self::Cluster => Api::all(client.clone()),
+            Self::Namespace(namespace) => Api::namespaced(client.clone(), namespace),
+        }
+    }
+}
+
+/// Opens a gate when every controller has seen what was there at start.
+#[derive(Clone)]
+pub struct Synced(Arc<(AtomicUsize, Gate)>);
+
+impl Synced {
+    /// A gate for that many controllers.
+    pub fn new(controllers: usize, gate: Gate) -> Self {
+        Self(Arc::new((AtomicUsize::new(controllers), gate)))
+    }
+
+    fn one_more(&self) {
+        let (left, gate) = &*self.0;
+        if left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            gate.set(true);
+        }
+    }
+}
+
+type Requests = Pin<Box<dyn Stream<Item = Result<ReconcileRequest<Known>, Infallible>> + Send>>;
+
+/// Runs the controller of one extent until shutdown; then finishes what it has begun.
+///
+/// `synced` is told when every object that was there at start has been seen.
+pub async fn run(ctx: Arc<Context>, extent: Extent, workers: u16, synced: Synced, shutdown: Shutdown) {
+    let (secrets_ready, secrets_listed) = futures::channel::oneshot::channel();
+    let secrets = secret_requests(&ctx, &extent, secrets_ready);
+    let (store, envs) = env_requests(&ctx, &extent);
+    let keys = key_requests(&ctx, store.clone());
+
+    let stop = { let shutdown = shutdown.clone(); async move { shutdown.triggered().await } };
+    let queue: Requests = Box::pin(stream::select_all([secrets, envs, keys]).take_until(stop.boxed()));
+
+    let listed = store.clone();
+    let opened = tokio::spawn(async move {
+        if listed.wait_until_ready().await.is_ok() {
+            synced.one_more();
+        }
+    });
+    // A worker that knows no Secrets would take each of them for deleted: wait for the first list. The queue must be
+    // polled meanwhile, for the watches hang on it.
+    let secrets_listed = secrets_listed.map(drop).shared();
+    let work = move |known: Arc<Known>, ctx: Arc<Context>| {
+        let listed = secrets_listed.clone();
+        // On its own task, so that opening values uses all cores and a panic ends this one object only.
+        let task = tokio::spawn(async move {
+            listed.await;
+            reconcile(known, ctx).await
+        });
+        async move { task.await.unwrap_or(Err(ReconcileError::Panicked)) }.boxed()
+    };
+    let error_policy = |known: Arc<Known>, error: &ReconcileError, ctx: Arc<Context>| retry(known, error, ctx);
+    applier(work, error_policy, ctx, store, queue, Config::default().concurrency(workers))
+        .for_each(|outcome: Result<(ObjectRef<Known>, Action), _>| {
+            if let Err(error) = outcome {
+                // Failures of the reconciler were told by `retry`; an object that is gone is no failure.
+                tracing::debug!(error = &error as &dyn std::error::Error, "controller");
+            }
+            future::ready(())
+        })
+        .await;
+    opened.abort();
+}
+
+/// Secrets by their metadata: each change concerns the SealedEnv that the Secret names.
+fn secret_requests(ctx: &Arc<Context>, extent: &Extent, ready: futures::channel::oneshot::Sender<()>) -> Requests {
+    let config = watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY, names::MANAGED_BY_VALUE));
+    let events = watcher(extent.api::<PartialObjectMeta<Secret>>(&ctx.client), config).default_backoff();
+    let (ctx, mut ready) = (Arc::clone(ctx), Some(ready));
+    let requests = events.flat_map(move |event| {
+        let concerned = match event {
+            Ok(event) => {
+                let done = matches!(event, Event::InitDone);
+                let concerned = ctx.secrets.observe(event);
+                if done && let Some(ready) = ready.take() {
+                    // The receiver is gone only at shutdown.
+                    let _ = ready.send(());
+                }
+                concerned
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the watch of Secrets is interrupted");
+                Vec::new()
+            }
+        };
+        stream::iter(concerned.into_iter().map(|(namespace, name)| request(ObjectRef::new(&name).within(&namespace))))
+    });
+    Box::pin(requests)
+}
+
+/// SealedEnvs: stripped of their values into the store, and each change is a request.
+fn env_requests(ctx: &Arc<Context>, extent: &Extent) -> (Store<Known>, Requests) {
+    let writer = Writer::<Known>::default();
+    let store = writer.as_reader();
+    let api: Api<DeserializeGuard<SealedEnv>> = extent.api(&ctx.client);
+    let events = watcher(api, watcher::Config::default().page_size(100)).default_backoff();
+    let intake = Intake { undecodable: Undecodable::start(Arc::clone(ctx)), ctx: Arc::clone(ctx), writer };
+    let requests = events
+        .scan(intake, |intake, event| future::ready(Some(intake.take(event))))
+        .flat_map(|references| stream::iter(references.into_iter().map(request)));
+    (store, Box::pin(requests))
+}
+
+/// Takes watch events into the store.
+struct Intake {
+    ctx: Arc<Context>,
+    writer: Writer<Known>,
+    undecodable: Undecodable,
+}
+
+impl Intake {
+    fn take(&mut self, event: Result<Event<DeserializeGuard<SealedEnv>>, watcher::Error>) -> Option<ObjectRef<Known>> {
+        let (event, request) = match event {
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the watch of SealedEnvs is interrupted");
+                return None;
+            }
+            Ok(Event::Init) => (Event::Init, None),
+            Ok(Event::InitDone) => (Event::InitDone, None),
+            Ok(Event::InitApply(env)) => {
+                let known = self.strip(env)?;
+                let reference = known.reference();
+                (Event::InitApply(known), Some(reference))
+            }
+            Ok(Event::Apply(env)) => {
+                let reference = ObjectRef::new(&env.name_any()).within(&env.namespace().unwrap_or_default());
+                let Some(known) = self.strip(env) else {
+                    self.remove(&reference);
+                    return None;
+                };
+                (Event::Apply(known), Some(reference))
+            }
+            Ok(Event::Delete(env)) => {
+                let reference = ObjectRef::new(&env.name_any()).within(&env.namespace().unwrap_or_default());
+                self.deleted(&reference);
+                self.remove(&reference);
+                return None;
+            }
+        };
+        self.writer.apply_watcher_event(&event);
+        request
+    }
+
+    fn strip(&self, env: DeserializeGuard<SealedEnv>) -> Option<Known> {
+        match env.0 {
+            Ok(env) => {
+                let (known, values) = Known::strip(env);
+                self.ctx.waiting.keep(&known, values);
+                Some(known)
+            }
+            Err(invalid) => {
+                self.undecodable.report(&invalid);
+                None
+            }
+        }
+    }
+
+    fn remove(&mut self, reference: &ObjectRef<Known>) {
+        if let Some(known) = self.writer.as_reader().get(reference) {
+            self.writer.apply_watcher_event(&Event::Delete(Known::clone(&known)));
+        }
+        forget(&self.ctx, reference);
+    }
+
+    /// Puts a deletion on record. The Secret goes or stays by Kubernetes' own hand, so nothing waits for this.
+    fn deleted(&self, reference: &ObjectRef<Known>) {
+        let Some(known) = self.writer.as_reader().get(reference) else { return };
+        let status = self.ctx.written.latest(&known);
+        if status.secret.is_none() {
+            return;
+        }
+        let subject = known.subject(&known.spec, &status);
+        let before = status.digest.as_deref().and_then(|d| d.parse().ok());
+        let record = plan::record(&subject, AuditAction::Delete, Outcome::Ok)
+            .keys(status.keys.iter().map(|k| k.name.clone()))
+            .digests(before, None)
+            .reason(match known.spec.deletion_policy {
+                sealedenv_crds::DeletionPolicy::Delete => "Deleted",
+                sealedenv_crds::DeletionPolicy::Retain => "Retained",
+            });
+        let trail = self.ctx.trail.clone();
+        tokio::spawn(async move {
+            if let Err(error) = trail.record(vec![record]).await {
+                tracing::error!(error = &error as &dyn std::error::Error, "a deletion is not on record");
+            }
+        });
+    }
+}
+
+/// Other keys: another look at every object with a value that did not open.
+fn key_requests(ctx: &Arc<Context>, store: Store<Known>) -> Requests {
+    let changes = stream::unfold(ctx.keys.subscribe(), |mut changes| async move {
+        changes.changed().await.ok().map(|()| ((), changes))
+    });
+    let ctx = Arc::clone(ctx);
+    let requests = changes.flat_map(move |()| {
+        let again: Vec<_> = (store.state().iter())
+            .filter(|known| ctx.written.latest(known).keys.iter().any(|k| k.reason.is_some()))
+            .map(|known| known.reference())
+            .collect();
+        tracing::info!(objects = again.len(), "keys changed; looking again at values that did not open");
+        stream::iter(again.into_iter().map(request))
+    });
+    Box::pin(requests)
+}
+
+fn request(reference: ObjectRef<Known>) -> Result<ReconcileRequest<Known>, Infallible> {
+    Ok(reference.into())
+}

@@ -1,0 +1,386 @@
+//! Key Secrets and the SealingKey: reading, making, telling.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt as _};
+use sealedenv_audit::{Action, Actor, ActorKind, ObjectRef, Outcome, Record};
+use sealedenv_crds::{SealedEnv, SealingKey, SealingKeySpec, SealingKeyStatus, names};
+use sealedenv_seal::{Identity, Keyring, Plain};
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::Ring;
+use super::decide::{self, Generate, KeyFact, KeyReport, NoKey, Start};
+use crate::apply::{merge_patch, plain, wipe};
+use crate::clock::Clock;
+use crate::digest::DigestKey;
+use crate::notices::{Notices, Regarding};
+use crate::trail::{NotRecorded, Trail};
+
+const DIGEST_FIELD: &str = "key";
+
+/// Why keys could not be loaded, made or told of.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// There is no key to work with.
+    #[error("{}", no_key(*.0))]
+    NoKey(NoKey),
+    /// The API server refused or did not answer.
+    #[error("{doing}")]
+    Api {
+        /// What was being done.
+        doing: &'static str,
+        /// The cause.
+        source: Box<kube::Error>,
+    },
+    /// The digest key's Secret does not hold a key.
+    #[error("reading Secret {}: it does not hold {} bytes under {DIGEST_FIELD}", names::DIGEST_KEY_SECRET, DigestKey::LEN)]
+    DigestKey,
+    /// The system gave no random bytes.
+    #[error("making a digest key")]
+    Random(#[source] getrandom::Error),
+    /// Nothing may be made that is not on record.
+    #[error("making a sealing key")]
+    Audit(#[from] NotRecorded),
+}
+
+impl KeysError {
+    /// What to do about it, where that can be said.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoKey(NoKey::GenerationOff) => Some(
+                "restore a key Secret (label sealedenv.dev/sealing-key=cluster) into the operator's namespace, or start once with --generate-key=auto",
+            ),
+            Self::NoKey(NoKey::Lost) => Some(
+                "restore the key Secrets (label sealedenv.dev/sealing-key=cluster) from a backup; if the key is lost for good and every value will be sealed anew, start once with --generate-key=always",
+            ),
+            Self::DigestKey => Some("delete that Secret to have a new one made; digests in status and audit then change once"),
+            Self::Api { .. } | Self::Random(_) | Self::Audit(_) => None,
+        }
+    }
+}
+
+fn no_key(why: NoKey) -> &'static str {
+    match why {
+        NoKey::GenerationOff => "there is no sealing key, and making one is switched off",
+        NoKey::Lost => "there is no sealing key, but sealed values or the SealingKey show that there was one",
+    }
+}
+
+fn api(doing: &'static str) -> impl FnOnce(kube::Error) -> KeysError {
+    move |source| KeysError::Api { doing, source: Box::new(source) }
+}
+
+/// The keys of the cluster.
+pub struct Keys {
+    client: Client,
+    namespace: String,
+    clock: Clock,
+    trail: Trail,
+    notices: Notices,
+    ring: RwLock<Arc<Ring>>,
+    changed: watch::Sender<String>,
+}
+
+/// What was read from the key Secrets.
+struct Loaded {
+    keyring: Keyring,
+    facts: Vec<KeyFact>,
+    unusable: Vec<(String, String)>,
+}
+
+impl Keys {
+    /// No keys yet; [`Keys::start`] loads them.
+    pub fn new(client: Client, namespace: String, clock: Clock, trail: Trail, notices: Notices) -> Self {
+        let ring = RwLock::new(Arc::new(Ring::new(Keyring::new(Vec::new()))));
+        Self { client, namespace, clock, trail, notices, ring, changed: watch::Sender::new(String::new()) }
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The keys at this moment.
+    pub fn ring(&self) -> Arc<Ring> {
+        Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Tells when the set of keys changes.
+    pub fn subscribe(&self) -> watch::Receiver<String> {
+        self.changed.subscribe()
+    }
+
+    /// Loads the keys, and makes the first one where that is allowed (I3).
+    ///
+    /// # Errors
+    /// [`KeysError::NoKey`] when there is no key to work with.
+    pub async fn start(&self, generate: Generate) -> Result<(), KeysError> {
+        let loaded = self.load().await?;
+        for (secret, why) in &loaded.unusable {
+            tracing::error!(secret, why, "key Secret holds no usable identity");
+        }
+        if loaded.facts.is_empty() {
+            let sealed_values = self.sealed_values_exist().await?;
+            let status = self.sealing_key().await?.and_then(|k| k.status).unwrap_or_default();
+            let were_there = !status.keys.is_empty() || !loaded.unusable.is_empty();
+            match decide::start(0, generate, sealed_values, were_there) {
+                Start::Refuse(why) => return Err(KeysError::NoKey(why)),
+                Start::Go => {}
+                Start::MakeFirst => self.make(None).await?,
+            }
+        }
+        self.sync().await
+    }
+
+    /// Brings ring, rotation and status in line with what is in the cluster. Called whenever a key Secret or the
+    /// SealingKey changes; calling it once more changes nothing.
+    ///
+    /// # Errors
+    /// When the API server or the audit trail refuses; try again later.
+    pub async fn sync(&self) -> Result<(), KeysError> {
+        let mut loaded = self.load().await?;
+        let key = self.ensure_sealing_key().await?;
+        let old = key.status.clone().unwrap_or_default();
+        let annotation = |name| key.metadata.annotations.as_ref().and_then(|a| a.get(name)).map(String::as_str);
+        let requested = annotation(names::ROTATE);
+        if !loaded.facts.is_empty()
+            && let Some(request) = decide::rotation(requested, &old, &loaded.facts)
+        {
+            self.make(Some(request)).await?;
+            loaded = self.load().await?;
+        }
+        let Loaded { keyring, facts, unusable } = loaded;
+        let from_memory = facts.is_empty();
+        if from_memory {
+            // Whoever deleted the last key can still put it back; dropping it now would only hasten the harm.
+            tracing::error!("no key Secret holds a usable identity; working on with the keys in memory");
+        } else {
+            self.replace_ring(keyring, &old, &facts).await;
+        }
+        let report = KeyReport {
+            generation: key.metadata.generation,
+            keys: &facts,
+            unusable: &unusable,
+            from_memory,
+            rotation: requested,
+            requested_at: annotation(names::REQUESTED_AT),
+        };
+        let mut new = decide::status(self.clock.seconds(), &report, &old);
+        if from_memory {
+            (new.keys, new.current, new.recipients) = (old.keys.clone(), old.current.clone(), old.recipients.clone());
+        }
+        self.write_status(&key, &old, &new).await
+    }
+
+    async fn replace_ring(&self, keyring: Keyring, old: &SealingKeyStatus, facts: &[KeyFact]) {
+        let ring = Ring::new(keyring);
+        let fingerprint = ring.fingerprint.clone();
+        if self.ring().fingerprint == fingerprint {
+            return;
+        }
+        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
+        self.changed.send_replace(fingerprint);
+        let known = |fp: &str| old.keys.iter().any(|k| k.fingerprint == fp);
+        let mut records = Vec::new();
+        // A key that the operator made is on record as such; one that appeared is recorded as accepted.
+        for fact in facts.iter().filter(|f| !known(&f.fingerprint) && f.made_at.is_none()) {
+            records.push(self.record(Action::KeyAccept, &fact.fingerprint));
+        }
+        for gone in old.keys.iter().filter(|k| !facts.iter().any(|f| f.fingerprint == k.fingerprint)) {
+            records.push(self.record(Action::KeyRetire, &gone.fingerprint));
+        }
+        if let Err(error) = self.trail.record(records).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "a change of keys is not on record");
+        }
+        tracing::info!(keys = facts.len(), "keys loaded");
+    }
+
+    /// Makes a key: on record first, then as a Secret that nothing changes.
+    async fn make(&self, rotation: Option<&str>) -> Result<(), KeysError> {
+        let identity = Identity::generate();
+        let fingerprint = identity.recipient().fingerprint().to_string();
+        let action = if rotation.is_some() { Action::KeyRotate } else { Action::KeyCreate };
+        self.trail.record(vec![self.record(action, &fingerprint)]).await?;
+
+        let mut secret = self.key_secret(&identity, &fingerprint, rotation, self.clock.now());
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let params = PostParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PostParams::default() };
+        let created = secrets.create(&params, &secret).await;
+        wipe(&mut secret);
+        let mut created = created.map_err(api("creating the Secret of a sealing key"))?;
+        wipe(&mut created);
+        tracing::info!(fingerprint, rotation, "made a sealing key");
+        let regarding = Regarding::sealing_key();
+        let text = format!("key {fingerprint} is current; values sealed to older keys still open");
+        self.notices.normal(regarding, "KeyCreated", text);
+        Ok(())
+    }
+
+    fn key_secret(&self, identity: &Identity, fingerprint: &str, rotation: Option<&str>, now: Timestamp) -> Secret {
+        let mut annotations = vec![(names::CREATED_AT.to_owned(), now.to_string())];
+        annotations.extend(rotation.map(|r| (names::ROTATION.to_owned(), r.to_owned())));
+        let text: Plain = identity.to_text();
+        let mut secret = Secret {
+            type_: Some(names::SEALING_KEY_SECRET_TYPE.to_owned()),
+            immutable: Some(true),
+            data: Some([(names::IDENTITY_FIELD.to_owned(), ByteString(text.expose().to_vec()))].into()),
+            ..Secret::default()
+        };
+        secret.metadata.name = Some(format!("{}{fingerprint}", names::KEY_SECRET_PREFIX));
+        secret.metadata.namespace = Some(self.namespace.clone());
+        secret.metadata.annotations = Some(annotations.into_iter().collect());
+        secret.metadata.labels = Some(
+            [
+                (names::SEALING_KEY.to_owned(), names::CLUSTER_KEY.to_owned()),
+                (names::MANAGED_BY.to_owned(), names::MANAGED_BY_VALUE.to_owned()),
+            ]
+            .into(),
+        );
+        secret
+    }
+
+    async fn load(&self) -> Result<Loaded, KeysError> {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let params = ListParams::default().labels(&format!("{}={}", names::SEALING_KEY, names::CLUSTER_KEY));
+        let found = secrets.list(&params).await.map_err(api("listing the key Secrets"))?;
+        let mut loaded = (Vec::new(), Vec::new(), Vec::new());
+        for mut secret in found.items {
+            let name = secret.name_any();
+            let data = secret.data.take().unwrap_or_default();
+            match identity(plain(data)) {
+                Err(why) => loaded.2.push((name, why)),
+                Ok(identity) => {
+                    loaded.1.push(fact(&secret, &identity));
+                    loaded.0.push(identity);
+                }
+            }
+        }
+        // The same identity in two Secrets is one key: the Secret that sorts first speaks for it.
+        loaded.1.sort_by(|a: &KeyFact, b| (&a.fingerprint, &a.secret_name).cmp(&(&b.fingerprint, &b.secret_name)));
+        loaded.1.dedup_by(|b, a| a.fingerprint == b.fingerprint);
+        Ok(Loaded { keyring: Keyring::new(loaded.0), facts: loaded.1, unusable: loaded.2 })
+    }
+
+    async fn sealed_values_exist(&self) -> Result<bool, KeysError> {
+        let envs: Api<kube::core::DeserializeGuard<SealedEnv>> = Api::all(self.client.clone());
+        let mut params = ListParams::default().limit(100);
+        loop {
+            let page = envs.list(&params).await.map_err(api("looking for sealed values"))?;
+            // One that does not decode may hold sealed values: it counts as if it did.
+            if page.items.iter().any(|e| e.0.as_ref().map_or(true, |e| !e.spec.data.is_empty())) {
+                return Ok(true);
+            }
+            match page.metadata.continue_.filter(|c| !c.is_empty()) {
+                Some(next) => params = params.continue_token(&next),
+                None => return Ok(false),
+            }
+        }
+    }
+
+    async fn sealing_key(&self) -> Result<Option<SealingKey>, KeysError> {
+        let keys: Api<SealingKey> = Api::all(self.client.clone());
+        keys.get_opt(names::CLUSTER_KEY).await.map_err(api("reading the SealingKey"))
+    }
+
+    async fn ensure_sealing_key(&self) -> Result<SealingKey, KeysError> {
+        if let Some(key) = self.sealing_key().await? {
+            return Ok(key);
+        }
+        let keys: Api<SealingKey> = Api::all(self.client.clone());
+        let params = PostParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PostParams::default() };
+        let new = SealingKey::new(names::CLUSTER_KEY, SealingKeySpec::default());
+        keys.create(&params, &new).await.map_err(api("creating the SealingKey"))
+    }
+
+    async fn write_status(
+        &self,
+        key: &SealingKey,
+        old: &SealingKeyStatus,
+        new: &SealingKeyStatus,
+    ) -> Result<(), KeysError> {
+        let value = |s| serde_json::to_value(s).map_err(|e| api("writing the SealingKey's status")(kube::Error::SerdeError(e)));
+        let Some(difference) = merge_patch(&value(old)?, &value(new)?) else { return Ok(()) };
+        let patch = json!({ "metadata": { "uid": key.metadata.uid }, "status": difference });
+        let keys: Api<SealingKey> = Api::all(self.client.clone());
+        let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
+        keys.patch_status(names::CLUSTER_KEY, &params, &Patch::Merge(&patch))
+            .await
+            .map_err(api("writing the SealingKey's status"))?;
+        Ok(())
+    }
+
+    /// The key of all digests, made when it is not there.
+    ///
+    /// # Errors
+    /// When the API server refuses, or the Secret does not hold a key.
+    pub async fn digest_key(&self) -> Result<DigestKey, KeysError> {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let doing = "reading the digest key";
+        for _ in 0..2 {
+            if let Some(mut found) = secrets.get_opt(names::DIGEST_KEY_SECRET).await.map_err(api(doing))? {
+                let bytes = found.data.as_ref().and_then(|d| d.get(DIGEST_FIELD)).map(|b| b.0.as_slice());
+                let key = bytes.and_then(|b| <[u8; DigestKey::LEN]>::try_from(b).ok()).map(DigestKey::new);
+                wipe(&mut found);
+                return key.ok_or(KeysError::DigestKey);
+            }
+            let mut bytes = vec![0; DigestKey::LEN];
+            getrandom::fill(&mut bytes).map_err(KeysError::Random)?;
+            let mut secret = Secret {
+                immutable: Some(true),
+                data: Some([(DIGEST_FIELD.to_owned(), ByteString(bytes))].into()),
+                ..Secret::default()
+            };
+            secret.metadata.name = Some(names::DIGEST_KEY_SECRET.to_owned());
+            let params = PostParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PostParams::default() };
+            let created = secrets.create(&params, &secret).await;
+            wipe(&mut secret);
+            match created {
+                Ok(mut created) => wipe(&mut created),
+                // Another replica was faster: its key counts.
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                Err(error) => return Err(api("creating the digest key")(error)),
+            }
+        }
+        Err(KeysError::DigestKey)
+    }
+
+    fn record(&self, action: Action, fingerprint: &str) -> Record {
+        let actor = Actor { kind: ActorKind::Operator, name: crate::ACTOR.to_owned() };
+        let object = ObjectRef {
+            kind: "SealingKey".to_owned(),
+            namespace: None,
+            name: names::CLUSTER_KEY.to_owned(),
+            uid: None,
+            generation: None,
+        };
+        Record::new(action, actor, Outcome::Ok).object(object).recipients([fingerprint])
+    }
+}
+
+/// The identity of a key Secret, or why it is not usable. The reason holds nothing of the content.
+fn identity(mut data: std::collections::BTreeMap<String, Plain>) -> Result<Identity, String> {
+    let text = data.remove(names::IDENTITY_FIELD).ok_or_else(|| format!("it has no data key {}", names::IDENTITY_FIELD))?;
+    let text = std::str::from_utf8(text.expose()).map_err(|_| "it is not text".to_owned())?;
+    Identity::parse(text.trim()).map_err(|e| e.to_string())
+}
+
+fn fact(secret: &Secret, identity: &Identity) -> KeyFact {
+    let annotation = |name| secret.metadata.annotations.as_ref().and_then(|a| a.get(name));
+    let recipient = identity.recipient();
+    KeyFact {
+        fingerprint: recipient.fingerprint().to_string(),
+        recipient: recipient.to_string(),
+        secret_name: secret.name_any(),
+        made_at: annotation(names::CREATED_AT).and_then(|t| t.parse().ok()),
+        created_at: secret.metadata.creation_timestamp.as_ref().map(|t| t.0),
+        rotation: annotation(names::ROTATION).cloned(),
+    }
+}

@@ -1,0 +1,60 @@
+//! Follows the key Secrets and the SealingKey, so that an added key is used and a rotation is served without a
+//! restart.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{self, Stream, StreamExt as _};
+use k8s_openapi::api::core::v1::Secret;
+use kube::Client;
+use kube::api::{Api, PartialObjectMeta};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, watcher};
+use sealedenv_crds::{SealingKey, names};
+use sealedenv_runtime::shutdown::Shutdown;
+
+use super::store::Keys;
+
+/// How long to wait before trying again what failed.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Calls [`Keys::sync`] after every change until shutdown. Only metadata is watched: identities are read when they
+/// are needed, and cached nowhere but in the ring.
+pub async fn follow(keys: Arc<Keys>, shutdown: Shutdown) {
+    let changes = changes(keys.client(), keys.namespace());
+    tokio::pin!(changes);
+    let mut retry = false;
+    loop {
+        let changed = tokio::select! {
+            () = shutdown.triggered() => return,
+            changed = changes.next() => changed,
+            () = tokio::time::sleep(RETRY), if retry => Some(()),
+        };
+        if changed.is_none() {
+            return;
+        }
+        retry = match keys.sync().await {
+            Ok(()) => false,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the sealing keys are not in line yet");
+                true
+            }
+        };
+    }
+}
+
+fn changes(client: &Client, namespace: &str) -> impl Stream<Item = ()> + use<> {
+    let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), namespace);
+    let of_keys = watcher::Config::default().labels(&format!("{}={}", names::SEALING_KEY, names::CLUSTER_KEY));
+    let secrets = watcher(secrets, of_keys).default_backoff().touched_objects().map(told);
+    let keys: Api<PartialObjectMeta<SealingKey>> = Api::all(client.clone());
+    let keys = watcher(keys, watcher::Config::default()).default_backoff().touched_objects().map(told);
+    // Changes that came together need one look.
+    stream::select(secrets, keys).ready_chunks(64).map(drop)
+}
+
+fn told<T>(event: Result<T, watcher::Error>) {
+    if let Err(error) = event {
+        tracing::warn!(error = &error as &dyn std::error::Error, "a watch of the sealing keys is interrupted");
+    }
+}

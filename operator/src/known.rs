@@ -1,0 +1,287 @@
+//! What is kept of each SealedEnv: enough to see that there is nothing to do, and no sealed data.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kube::Resource;
+use kube::api::ObjectMeta;
+use kube::runtime::reflector::ObjectRef;
+use sealedenv_crds::{KeyMeta, SealedEnv, SealedEnvSpec, SealedEnvStatus, names};
+
+use crate::digest;
+use crate::plan::Subject;
+
+/// A SealedEnv without its values. It stands in the watch cache in place of the object.
+#[derive(Clone, Debug)]
+pub struct Known {
+    metadata: ObjectMeta,
+    /// The spec without `data`, `public` and `meta`.
+    pub spec: SealedEnvSpec,
+    /// Fingerprint of the whole spec.
+    pub input: String,
+    /// The status as last seen or written.
+    pub status: SealedEnvStatus,
+}
+
+impl Known {
+    /// Strips an object. Returns the values apart.
+    pub fn strip(mut env: SealedEnv) -> (Self, Values) {
+        let input = digest::input(&env.spec, None);
+        let values = Values {
+            data: std::mem::take(&mut env.spec.data),
+            public: std::mem::take(&mut env.spec.public),
+            meta: std::mem::take(&mut env.spec.meta),
+        };
+        let requested = env.metadata.annotations.as_mut().and_then(|a| a.remove_entry(names::REQUESTED_AT));
+        let metadata = ObjectMeta {
+            name: env.metadata.name,
+            namespace: env.metadata.namespace,
+            uid: env.metadata.uid,
+            resource_version: env.metadata.resource_version,
+            generation: env.metadata.generation,
+            deletion_timestamp: env.metadata.deletion_timestamp,
+            annotations: requested.map(|entry| BTreeMap::from([entry])),
+            ..ObjectMeta::default()
+        };
+        (Self { metadata, spec: env.spec, input, status: env.status.unwrap_or_default() }, values)
+    }
+
+    /// The subject of a plan; `spec` with or without the values.
+    pub fn subject<'a>(&'a self, spec: &'a SealedEnvSpec, status: &'a SealedEnvStatus) -> Subject<'a> {
+        Subject {
+            namespace: self.namespace(),
+            name: self.name(),
+            uid: self.metadata.uid.as_deref().unwrap_or_default(),
+            generation: self.metadata.generation.unwrap_or_default(),
+            requested_at: (self.metadata.annotations.as_ref())
+                .and_then(|a| a.get(names::REQUESTED_AT))
+                .map(String::as_str),
+            deleting: self.metadata.deletion_timestamp.is_some(),
+            spec,
+            input: &self.input,
+            status,
+        }
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> &str {
+        self.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// A reference for the queue.
+    pub fn reference(&self) -> ObjectRef<Self> {
+        ObjectRef::new(self.name()).within(self.namespace())
+    }
+
+    /// Whether a key of it could not be opened, so that it is worth another look with other keys.
+    pub fn has_unopened(&self) -> bool {
+        self.status.keys.iter().any(|k| k.reason.is_some())
+    }
+}
+
+impl Resource for Known {
+    type DynamicType = ();
+    type Scope = <SealedEnv as Resource>::Scope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        SealedEnv::kind(&())
+    }
+    fn group((): &()) -> Cow<'_, str> {
+        SealedEnv::group(&())
+    }
+    fn version((): &()) -> Cow<'_, str> {
+        SealedEnv::version(&())
+    }
+    fn plural((): &()) -> Cow<'_, str> {
+        SealedEnv::plural(&())
+    }
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// The values of a spec, apart from the object: sealed text and what is public.
+#[derive(Clone, Debug, Default)]
+pub struct Values {
+    data: BTreeMap<String, String>,
+    public: BTreeMap<String, String>,
+    meta: BTreeMap<String, KeyMeta>,
+}
+
+impl Values {
+    /// Puts them back into a spec.
+    pub fn into_spec(self, spec: &SealedEnvSpec) -> SealedEnvSpec {
+        SealedEnvSpec { data: self.data, public: self.public, meta: self.meta, ..spec.clone() }
+    }
+
+    fn size(&self) -> usize {
+        (self.data.iter().chain(&self.public)).map(|(k, v)| k.len() + v.len() + 64).sum()
+    }
+}
+
+/// Values that came with a watch event and wait for their turn, so that the object need not be read again.
+///
+/// Bounded: what does not fit is dropped, and read from the API server when its turn comes.
+pub struct Waiting(Mutex<Held>);
+
+struct Held {
+    values: HashMap<ObjectRef<Known>, (String, Values, usize)>,
+    free: usize,
+}
+
+impl Waiting {
+    /// Holds at most that many bytes.
+    pub fn new(limit: usize) -> Self {
+        Self(Mutex::new(Held { values: HashMap::new(), free: limit }))
+    }
+
+    /// Keeps the values of an object at a resourceVersion.
+    pub fn keep(&self, known: &Known, values: Values) {
+        let mut held = self.lock();
+        let reference = known.reference();
+        held.discard(&reference);
+        let size = values.size();
+        if let Some(free) = held.free.checked_sub(size) {
+            held.free = free;
+            let version = known.metadata.resource_version.clone().unwrap_or_default();
+            held.values.insert(reference, (version, values, size));
+        }
+    }
+
+    /// Takes the values of an object out, if they are of that very resourceVersion.
+    pub fn take(&self, known: &Known) -> Option<Values> {
+        let mut held = self.lock();
+        let (version, values, size) = held.values.remove(&known.reference())?;
+        held.free += size;
+        (Some(version.as_str()) == known.metadata.resource_version.as_deref()).then_some(values)
+    }
+
+    /// Forgets the values of an object.
+    pub fn forget(&self, reference: &ObjectRef<Known>) {
+        self.lock().discard(reference);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn discard(&mut self, reference: &ObjectRef<Known>) {
+        if let Some((.., size)) = self.values.remove(reference) {
+            self.free += size;
+        }
+    }
+}
+
+/// The statuses the operator wrote, until the watch shows them: the next look at an object must not start from an
+/// older one.
+#[derive(Default)]
+pub struct Written(Mutex<HashMap<ObjectRef<Known>, Arc<Stamp>>>);
+
+/// A status that was written.
+pub struct Stamp {
+    uid: String,
+    resource_version: String,
+    status: SealedEnvStatus,
+}
+
+impl Written {
+    /// Notes a write and the resourceVersion that came of it.
+    pub fn note(&self, known: &Known, resource_version: String, status: SealedEnvStatus) {
+        let uid = known.metadata.uid.clone().unwrap_or_default();
+        self.lock().insert(known.reference(), Arc::new(Stamp { uid, resource_version, status }));
+    }
+
+    /// The latest status of an object: the one it was seen with, or ours when that is later.
+    pub fn latest(&self, known: &Known) -> SealedEnvStatus {
+        let reference = known.reference();
+        let mut written = self.lock();
+        let Some(stamp) = written.get(&reference) else { return known.status.clone() };
+        let seen = known.metadata.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok());
+        let ours = stamp.resource_version.parse::<u64>().ok();
+        let same_object = known.metadata.uid.as_deref() == Some(stamp.uid.as_str());
+        if same_object && matches!((ours, seen), (Some(ours), Some(seen)) if ours > seen) {
+            return stamp.status.clone();
+        }
+        written.remove(&reference);
+        known.status.clone()
+    }
+
+    /// Forgets an object.
+    pub fn forget(&self, reference: &ObjectRef<Known>) {
+        self.lock().remove(reference);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectRef<Known>, Arc<Stamp>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(version: &str, value: &str) -> SealedEnv {
+        let mut env = SealedEnv::new("checkout", SealedEnvSpec::default());
+        env.metadata.namespace = Some("shop".into());
+        env.metadata.uid = Some("u".into());
+        env.metadata.resource_version = Some(version.into());
+        env.spec.data.insert("A".into(), value.into());
+        env
+    }
+
+    #[test]
+    fn stripping_keeps_no_value_and_putting_back_restores_the_spec() {
+        let whole = env("1", "sealed:v1:canary");
+        let (known, values) = Known::strip(whole.clone());
+        assert!(!format!("{known:?}").contains("canary"));
+        assert_eq!(known.input, digest::input(&whole.spec, None));
+        assert_eq!(values.into_spec(&known.spec), whole.spec);
+    }
+
+    #[test]
+    fn waiting_is_bounded_and_gives_out_only_the_version_asked_for() {
+        let waiting = Waiting::new(200);
+        let (first, values) = Known::strip(env("1", &"x".repeat(100)));
+        waiting.keep(&first, values.clone());
+        let (second, _) = Known::strip(env("2", "x"));
+        assert!(waiting.take(&second).is_none(), "another version");
+        waiting.keep(&first, values.clone());
+        assert!(waiting.take(&first).is_some());
+        assert!(waiting.take(&first).is_none(), "once");
+        let (mut other, _) = Known::strip(env("3", "x"));
+        other.metadata.name = Some("other".into());
+        waiting.keep(&first, values.clone());
+        waiting.keep(&other, values.clone());
+        assert!(waiting.take(&other).is_none(), "no room");
+        waiting.forget(&first.reference());
+        waiting.keep(&other, values);
+        assert!(waiting.take(&other).is_some(), "room again");
+    }
+
+    #[test]
+    fn the_later_status_wins() {
+        let written = Written::default();
+        let (known, _) = Known::strip(env("5", "x"));
+        let ours = SealedEnvStatus { digest: Some("ours".into()), ..SealedEnvStatus::default() };
+        written.note(&known, "7".into(), ours.clone());
+        assert_eq!(written.latest(&known), ours);
+        let mut later = known.clone();
+        later.metadata.resource_version = Some("7".into());
+        assert_eq!(written.latest(&later), SealedEnvStatus::default(), "the watch has caught up");
+        written.note(&known, "7".into(), ours);
+        let mut recreated = known;
+        recreated.metadata.uid = Some("u2".into());
+        assert_eq!(written.latest(&recreated), SealedEnvStatus::default());
+    }
+}

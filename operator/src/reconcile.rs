@@ -1,0 +1,264 @@
+//! One SealedEnv: look, decide, record, write, tell.
+
+use std::sync::Arc;
+
+use kube::api::Api;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Client, Resource as _};
+use sealedenv_crds::{OnKeyError, SealedEnv, SealedEnvSpec, SealedEnvStatus};
+use sealedenv_seal::OpenPolicy;
+
+use crate::apply::{self, WriteError};
+use crate::clock::Clock;
+use crate::digest::DigestKey;
+use crate::keys::store::Keys;
+use crate::known::{Known, Values, Waiting, Written};
+use crate::metrics::Metrics;
+use crate::notices::Notices;
+use crate::opened::{Opened, open_all};
+use crate::plan::{self, Observed, Ownership, Plan, SecretFacts, Step, Subject};
+use crate::secrets::{Id, Secrets, Seen};
+use crate::trail::{NotRecorded, Trail};
+
+/// How often a decision is made anew at once because the world moved meanwhile. Then the object waits its turn.
+const ATTEMPTS: usize = 4;
+
+/// What every worker has at hand.
+pub struct Context {
+    /// API client.
+    pub client: Client,
+    /// The clock.
+    pub clock: Clock,
+    /// The sealing keys.
+    pub keys: Arc<Keys>,
+    /// Key of the digests.
+    pub digests: DigestKey,
+    /// Secrets by their metadata.
+    pub secrets: Secrets,
+    /// Values that came with the watch.
+    pub waiting: Waiting,
+    /// Statuses that the watch has not shown yet.
+    pub written: Written,
+    /// The audit trail.
+    pub trail: Trail,
+    /// Events.
+    pub notices: Notices,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Failures in a row by object, for the backoff.
+    pub failures: crate::backoff::Failures,
+}
+
+/// Why an object has to be tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The object could not be read.
+    #[error("reading the SealedEnv")]
+    Read(#[source] Box<kube::Error>),
+    /// A write was refused.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// It changed under every attempt.
+    #[error("the objects kept changing during {ATTEMPTS} attempts")]
+    Moving,
+    /// No sink took the record, so nothing was released.
+    #[error(transparent)]
+    NotRecorded(#[from] NotRecorded),
+    /// The worker ended without an answer.
+    #[error("the worker panicked")]
+    Panicked,
+}
+
+/// Brings one SealedEnv, its Secret and its status in line.
+///
+/// # Expected flow
+/// 1. If status and Secret metadata show that nothing is to do: done, without a request.
+/// 2. Open the values; read the Secret where the decision needs its content.
+/// 3. [`plan::plan`] decides.
+/// 4. The audit trail takes the records. If it does not, nothing is written (I5).
+/// 5. The steps are carried out, each with its precondition; a stale view goes back to 2.
+/// 6. What differs in the status is written.
+///
+/// # Errors
+/// [`ReconcileError`]; the caller retries with backoff. Nothing is half done that the next run does not finish.
+pub async fn reconcile(known: Arc<Known>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
+    let (mut known, mut status) = (known, SealedEnvStatus::default());
+    let mut secret: Option<Look> = None;
+    for _ in 0..ATTEMPTS {
+        status.clone_from(&ctx.written.latest(&known));
+        let ring = ctx.keys.ring();
+        {
+            let subject = known.subject(&known.spec, &status);
+            let observed = observe(&ctx, &subject, &ring.fingerprint);
+            if secret.is_none() && plan::is_settled(&subject, &observed) {
+                ctx.waiting.forget(&known.reference());
+                ctx.failures.reset(&known.reference());
+                return Ok(Action::await_change());
+            }
+        }
+        let Some((fresh, spec)) = whole(&ctx, &known).await? else {
+            return Ok(Action::await_change());
+        };
+        known = fresh;
+        status.clone_from(&ctx.written.latest(&known));
+        let subject = known.subject(&spec, &status);
+        let opened = open_all(subject.namespace, subject.name, &spec, &ring.keyring, OpenPolicy::default());
+        ctx.metrics.opened(&opened);
+        let mut observed = observe(&ctx, &subject, &ring.fingerprint);
+        if secret.is_some() || needs_content(&subject, &observed, &opened) {
+            look(&ctx, &subject, &mut observed).await?;
+        }
+        let plan = plan::plan(ctx.clock.seconds(), &subject, observed, opened, &ctx.digests);
+        match carry_out(&ctx, &known, &subject, plan).await {
+            Ok(action) => {
+                ctx.failures.reset(&known.reference());
+                return Ok(action);
+            }
+            Err(ReconcileError::Write(WriteError::Stale)) => {
+                // Something is not as we knew it: decide again on a fresh read.
+                secret = Some(Look);
+                ctx.waiting.forget(&known.reference());
+                known = match reread(&ctx, &known).await? {
+                    Some(known) => known,
+                    None => return Ok(Action::await_change()),
+                };
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(ReconcileError::Moving)
+}
+
+/// Marks that the Secret has to be read, whatever the cache says.
+struct Look;
+
+fn observe(ctx: &Context, subject: &Subject<'_>, ring: &str) -> Observed {
+    let name = plan::secret_name(subject);
+    let facts = |name: &str| -> Option<SecretFacts> {
+        let seen = ctx.secrets.get(&(subject.namespace.to_owned(), name.to_owned()))?;
+        Some(seen.facts(subject.name, subject.uid))
+    };
+    let former = subject.status.secret.as_ref().map(|s| s.name.as_str()).filter(|former| *former != name);
+    Observed { secret: facts(name), former: former.and_then(facts), ring: ring.to_owned() }
+}
+
+/// Whether the decision needs what stands in the Secret.
+fn needs_content(subject: &Subject<'_>, observed: &Observed, opened: &Opened) -> bool {
+    let Some(seen) = &observed.secret else { return false };
+    let written = subject.status.secret.as_ref();
+    let as_written = written.is_some_and(|w| w.resource_version.as_deref() == Some(&seen.resource_version));
+    let keeps = subject.spec.on_key_error == OnKeyError::KeepLast && opened.0.values().any(|k| k.value.is_err());
+    let asked = subject.status.last_handled_reconcile_at.as_deref() != subject.requested_at;
+    !as_written || keeps || asked || seen.ownership != Ownership::Ours
+}
+
+async fn look(ctx: &Context, subject: &Subject<'_>, observed: &mut Observed) -> Result<(), ReconcileError> {
+    let name = plan::secret_name(subject);
+    let id: Id = (subject.namespace.to_owned(), name.to_owned());
+    match apply::read(&ctx.client, subject.namespace, name, subject.name, subject.uid).await? {
+        None => {
+            ctx.secrets.gone(&id);
+            observed.secret = None;
+        }
+        Some((_, facts)) => observed.secret = Some(facts),
+    }
+    Ok(())
+}
+
+/// The object with its values: those that came with the watch, or a read. None when it is gone.
+async fn whole(ctx: &Context, known: &Arc<Known>) -> Result<Option<(Arc<Known>, SealedEnvSpec)>, ReconcileError> {
+    if let Some(values) = ctx.waiting.take(known) {
+        let spec = values.into_spec(&known.spec);
+        return Ok(Some((Arc::clone(known), spec)));
+    }
+    Ok(read(ctx, known).await?.map(|(known, values)| {
+        let spec = values.into_spec(&known.spec);
+        (Arc::new(known), spec)
+    }))
+}
+
+async fn reread(ctx: &Context, known: &Arc<Known>) -> Result<Option<Arc<Known>>, ReconcileError> {
+    Ok(read(ctx, known).await?.map(|(known, values)| {
+        ctx.waiting.keep(&known, values);
+        Arc::new(known)
+    }))
+}
+
+async fn read(ctx: &Context, known: &Known) -> Result<Option<(Known, Values)>, ReconcileError> {
+    let envs: Api<SealedEnv> = Api::namespaced(ctx.client.clone(), known.namespace());
+    let env = envs.get_opt(known.name()).await.map_err(|e| ReconcileError::Read(Box::new(e)))?;
+    Ok(env.map(Known::strip))
+}
+
+async fn carry_out(
+    ctx: &Context,
+    known: &Known,
+    subject: &Subject<'_>,
+    plan: Plan,
+) -> Result<Action, ReconcileError> {
+    let Plan { mut status, steps, records, notices, requeue } = plan;
+    if let Err(error) = ctx.trail.record(records).await {
+        ctx.metrics.audit_failed();
+        let waiting = plan::audit_unavailable(ctx.clock.seconds(), subject);
+        write_status(ctx, known, subject, &waiting).await?;
+        return Err(error.into());
+    }
+    for step in &steps {
+        match step {
+            Step::Apply(desired) => {
+                let seen: Seen = apply::apply(&ctx.client, desired).await?;
+                if let Some(secret) = &mut status.secret {
+                    secret.uid = Some(seen.uid.clone());
+                    secret.resource_version = Some(seen.resource_version.clone());
+                }
+                ctx.secrets.wrote((desired.namespace.clone(), desired.name.clone()), seen);
+            }
+            Step::Delete { name, uid } => {
+                apply::delete(&ctx.client, subject.namespace, name, uid).await?;
+                ctx.secrets.gone(&(subject.namespace.to_owned(), name.clone()));
+            }
+        }
+    }
+    write_status(ctx, known, subject, &status).await?;
+    ctx.metrics.reconciled(&status);
+    ctx.notices.tell(subject, notices);
+    Ok(requeue.map_or_else(Action::await_change, |after| {
+        Action::requeue(crate::backoff::jitter(after, subject.uid))
+    }))
+}
+
+async fn write_status(
+    ctx: &Context,
+    known: &Known,
+    subject: &Subject<'_>,
+    status: &SealedEnvStatus,
+) -> Result<(), ReconcileError> {
+    let (namespace, name, uid) = (subject.namespace, subject.name, subject.uid);
+    let written = apply::write_status(&ctx.client, namespace, name, uid, subject.status, status).await?;
+    if let Some(version) = written {
+        ctx.written.note(known, version, status.clone());
+    }
+    Ok(())
+}
+
+/// Forgets an object that is gone.
+pub fn forget(ctx: &Context, reference: &ObjectRef<Known>) {
+    ctx.waiting.forget(reference);
+    ctx.written.forget(reference);
+    ctx.failures.reset(reference);
+}
+
+/// When to try again after a failure.
+pub fn retry(known: Arc<Known>, error: &ReconcileError, ctx: Arc<Context>) -> Action {
+    let after = ctx.failures.next(&known.reference(), known.meta().uid.as_deref().unwrap_or_default());
+    ctx.metrics.failed();
+    tracing::warn!(
+        namespace = known.namespace(),
+        name = known.name(),
+        error = error as &dyn std::error::Error,
+        retry_seconds = after.as_secs_f32(),
+        "SealedEnv will be tried again"
+    );
+    Action::requeue(after)
+}

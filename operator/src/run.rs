@@ -1,0 +1,220 @@
+//! Wiring: from flags to a running operator, and to an exit code.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser as _;
+use kube::Client;
+use sealedenv_audit::{Action, Actor, ActorKind, AuditError, FileSink, Log, Outcome, Record, Rotation, Sink, StdoutSink};
+use sealedenv_runtime::readiness::Readiness;
+use sealedenv_runtime::shutdown::{self, Shutdown};
+use sealedenv_runtime::{admin, crypto, log, metrics as registry};
+
+use crate::args::Args;
+use crate::clock::Clock;
+use crate::controller::{self, Extent};
+use crate::keys::store::{Keys, KeysError};
+use crate::keys::watch::follow;
+use crate::known::{Waiting, Written};
+use crate::metrics::Metrics;
+use crate::notices::Notices;
+use crate::reconcile::Context;
+use crate::secrets::Secrets;
+use crate::trail::{NotRecorded, Trail};
+
+/// How many bytes of sealed values may wait in memory for their turn. What does not fit is read again.
+const WAITING_BYTES: usize = 16 << 20;
+
+/// Exit code for I3: there is no key to work with.
+const EXIT_NO_KEY: u8 = 3;
+
+/// Why the operator ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Logging could not be set up.
+    #[error("setting up logging")]
+    Log(#[from] log::InitError),
+    /// Signals could not be caught.
+    #[error("catching signals")]
+    Signals(#[source] std::io::Error),
+    /// No API client could be made.
+    #[error("finding the API server")]
+    Client(#[source] Box<kube::Error>),
+    /// The audit trail could not be opened.
+    #[error("opening the audit trail")]
+    Audit(#[from] AuditError),
+    /// The start could not be put on record.
+    #[error("putting the start on record")]
+    NotRecorded(#[from] NotRecorded),
+    /// Keys could not be loaded.
+    #[error("loading the sealing keys")]
+    Keys(#[from] KeysError),
+    /// Health and metrics cannot be served.
+    #[error("serving health and metrics on {address}")]
+    Admin {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+impl RunError {
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Keys(error) => error.hint(),
+            Self::Client(_) => Some("run it in a pod with a ServiceAccount, or set KUBECONFIG"),
+            Self::Audit(AuditError::NoSink) => {
+                Some("give --audit-file or --audit-stdout, or accept the loss with --audit-failure-policy=open")
+            }
+            Self::NotRecorded(_) => Some("check that the audit file can be written and its volume has room"),
+            Self::Admin { .. } => Some("choose another address with --http-listen"),
+            Self::Log(_) | Self::Signals(_) | Self::Audit(_) => None,
+        }
+    }
+
+    fn code(&self) -> ExitCode {
+        match self {
+            Self::Keys(KeysError::NoKey(_)) => ExitCode::from(EXIT_NO_KEY),
+            Self::Log(_)
+            | Self::Signals(_)
+            | Self::Client(_)
+            | Self::Audit(_)
+            | Self::NotRecorded(_)
+            | Self::Keys(_)
+            | Self::Admin { .. } => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Runs until a signal or a failure to start.
+pub async fn main() -> ExitCode {
+    let args = Args::parse();
+    forbid_core_dumps();
+    match run(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut text = format!("error: {error}");
+            let mut source = std::error::Error::source(&error);
+            while let Some(cause) = source {
+                text += &format!(": {cause}");
+                source = cause.source();
+            }
+            if let Some(hint) = error.hint() {
+                text += &format!("\nhint: {hint}");
+            }
+            eprintln!("{text}");
+            error.code()
+        }
+    }
+}
+
+/// A core dump would hold keys and values. Also keeps other processes of the same user out of our memory.
+fn forbid_core_dumps() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    for result in [setrlimit(Resource::Core, none), set_dumpable_behavior(DumpableBehavior::NotDumpable)] {
+        if let Err(error) = result {
+            eprintln!("warning: core dumps could not be forbidden: {error}");
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<(), RunError> {
+    log::init(args.log_format, &args.log_level)?;
+    crypto::install();
+    let shutdown = shutdown::signal().map_err(RunError::Signals)?;
+    let clock = Clock::system();
+
+    let build = registry::Build { version: env!("CARGO_PKG_VERSION").into(), component: crate::ACTOR.into() };
+    let mut registry = registry::registry("sealedenv_operator", &build);
+    let metrics = Metrics::register(&mut registry);
+    let readiness = Readiness::new();
+    let (keys_gate, sync_gate) = (readiness.gate("keys"), readiness.gate("sync"));
+    let admin = tokio::spawn(admin::serve(args.http_listen, readiness, Arc::new(registry), shutdown.clone()));
+
+    let trail = Trail::new(Arc::new(open_log(&args)?), clock.clone());
+    let client = Client::try_default().await.map_err(|e| RunError::Client(Box::new(e)))?;
+    let notices = Notices::start(client.clone(), Some(args.instance.clone()));
+    let namespace = args.namespace.clone();
+    let keys = Arc::new(Keys::new(client.clone(), namespace, clock.clone(), trail.clone(), notices.clone()));
+    keys.start(args.generate_key.into()).await?;
+    keys_gate.set(true);
+    let digests = keys.digest_key().await?;
+    trail.record(vec![own_record(Action::Start)]).await?;
+
+    let context = Arc::new(Context {
+        client,
+        clock,
+        keys: Arc::clone(&keys),
+        digests,
+        secrets: Secrets::default(),
+        waiting: Waiting::new(WAITING_BYTES),
+        written: Written::default(),
+        trail: trail.clone(),
+        notices,
+        metrics,
+        failures: crate::backoff::Failures::default(),
+    });
+    let follower = tokio::spawn(follow(keys, shutdown.clone()));
+    let controllers = start_controllers(&args, &context, &shutdown, &sync_gate);
+
+    let mut admin = admin;
+    tokio::select! {
+        ended = &mut admin => {
+            if let Ok(Err(source)) = ended {
+                shutdown.trigger();
+                return Err(RunError::Admin { address: args.http_listen, source });
+            }
+        }
+        () = shutdown.triggered() => {}
+    }
+    tracing::info!("shutting down: finishing what was begun");
+    for controller in controllers {
+        if controller.await.is_err() {
+            tracing::error!("a controller ended in a panic");
+        }
+    }
+    follower.abort();
+    if let Err(error) = trail.record(vec![own_record(Action::Stop)]).await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "the stop is not on record");
+    }
+    Ok(())
+}
+
+fn start_controllers(
+    args: &Args,
+    context: &Arc<Context>,
+    shutdown: &Shutdown,
+    synced: &sealedenv_runtime::readiness::Gate,
+) -> Vec<tokio::task::JoinHandle<()>> {
+    let extents: Vec<_> = match args.watch_namespaces.as_slice() {
+        [] => vec![Extent::Cluster],
+        some => some.iter().map(|n| Extent::Namespace(n.trim().to_owned())).collect(),
+    };
+    let all = controller::Synced::new(extents.len(), synced.clone());
+    extents
+        .into_iter()
+        .map(|extent| {
+            tracing::info!(?extent, "watching");
+            let controller = controller::run(Arc::clone(context), extent, args.workers, all.clone(), shutdown.clone());
+            tokio::spawn(controller)
+        })
+        .collect()
+}
+
+fn open_log(args: &Args) -> Result<Log, AuditError> {
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    if let Some(path) = &args.audit_file {
+        sinks.push(Box::new(FileSink::new(path, Rotation::default())));
+    }
+    if args.audit_stdout {
+        sinks.push(Box::new(StdoutSink::new()));
+    }
+    Log::open(sinks, args.instance.as_str(), args.audit_failure_policy.into())
+}
+
+fn own_record(action: Action) -> Record {
+    let actor = Actor { kind: ActorKind::Operator, name: crate::ACTOR.to_owned() };
+    Record::new(action, actor, Outcome::Ok).detail(concat!("version ", env!("CARGO_PKG_VERSION")))
+}

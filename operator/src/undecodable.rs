@@ -1,0 +1,110 @@
+//! SealedEnvs that do not decode, for example after a CRD was changed by hand: each is reported on itself, and the
+//! watch goes on for all others.
+
+use std::collections::HashMap;
+
+use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams};
+use kube::core::error_boundary::InvalidObject;
+use sealedenv_audit::{Action, Actor, ActorKind, ObjectRef, Outcome, Record};
+use sealedenv_crds::{SealedEnv, condition, names};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::notices::Regarding;
+use crate::plan::conditions;
+use crate::reason::Reason;
+use crate::reconcile::Context;
+
+/// Objects that wait to be reported. More are dropped, and reported when the watch shows them again.
+const WAITING: usize = 1024;
+
+const MESSAGE: &str = "the object does not decode as a SealedEnv of this version, so nothing is done; its Secret stays as it is. Check it with sealedenv validate, and that the CRDs are those of the operator's version";
+
+/// Takes objects that did not decode.
+#[derive(Clone)]
+pub struct Undecodable(mpsc::Sender<ObjectMeta>);
+
+/// Why a report was not made.
+#[derive(Debug, thiserror::Error)]
+enum ReportError {
+    #[error("reading the object")]
+    Read(#[source] kube::Error),
+    #[error("writing its status")]
+    Write(#[source] kube::Error),
+    #[error("encoding its status")]
+    Encode(#[source] serde_json::Error),
+}
+
+impl Undecodable {
+    /// Starts the reporter.
+    pub fn start(ctx: std::sync::Arc<Context>) -> Self {
+        let (send, mut receive) = mpsc::channel::<ObjectMeta>(WAITING);
+        tokio::spawn(async move {
+            let mut told: HashMap<String, Option<i64>> = HashMap::new();
+            while let Some(meta) = receive.recv().await {
+                let uid = meta.uid.clone().unwrap_or_default();
+                // Writing the status makes another watch event: once per generation is enough.
+                if told.get(&uid) == Some(&meta.generation) {
+                    continue;
+                }
+                match report(&ctx, &meta).await {
+                    Ok(()) => drop(told.insert(uid, meta.generation)),
+                    Err(error) => tracing::warn!(
+                        namespace = meta.namespace,
+                        name = meta.name,
+                        error = &error as &dyn std::error::Error,
+                        "an undecodable SealedEnv was not reported"
+                    ),
+                }
+            }
+        });
+        Self(send)
+    }
+
+    /// Reports one. The decoder's own error is not repeated anywhere: it may quote the value it stumbled on.
+    pub fn report(&self, object: &InvalidObject) {
+        if self.0.try_send(object.metadata.clone()).is_err() {
+            tracing::debug!("a report of an undecodable SealedEnv was dropped: too many wait");
+        }
+    }
+}
+
+async fn report(ctx: &Context, meta: &ObjectMeta) -> Result<(), ReportError> {
+    let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+    let resource = ApiResource::erase::<SealedEnv>(&());
+    let envs: Api<DynamicObject> = Api::namespaced_with(ctx.client.clone(), namespace, &resource);
+    let Some(found) = envs.get_opt(name).await.map_err(ReportError::Read)? else { return Ok(()) };
+    let old = found.data.get("status").cloned().unwrap_or(Value::Null);
+    let current = old.get("conditions").cloned().and_then(|c| serde_json::from_value(c).ok()).unwrap_or_else(Vec::new);
+    let conditions =
+        condition::merge(ctx.clock.seconds(), meta.generation, &current, conditions(Reason::Undecodable, MESSAGE.into()));
+    if conditions == current {
+        return Ok(());
+    }
+    tracing::error!(namespace, name, "a SealedEnv does not decode");
+    let record = Record::new(
+        Action::Reconcile,
+        Actor { kind: ActorKind::Operator, name: crate::ACTOR.to_owned() },
+        Outcome::Refused,
+    );
+    let record = record.reason(Reason::Undecodable.as_str()).object(ObjectRef {
+        kind: "SealedEnv".to_owned(),
+        namespace: Some(namespace.to_owned()),
+        name: name.to_owned(),
+        uid: meta.uid.clone(),
+        generation: meta.generation,
+    });
+    if let Err(error) = ctx.trail.record(vec![record]).await {
+        tracing::error!(error = &error as &dyn std::error::Error, "the refusal of an undecodable SealedEnv is not on record");
+    }
+    let status = json!({
+        "observedGeneration": meta.generation,
+        "conditions": serde_json::to_value(&conditions).map_err(ReportError::Encode)?,
+    });
+    let patch = json!({ "metadata": { "uid": meta.uid }, "status": status });
+    let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
+    envs.patch_status(name, &params, &Patch::Merge(&patch)).await.map_err(ReportError::Write)?;
+    let regarding = Regarding::sealed_env(namespace, name, meta.uid.as_deref().unwrap_or_default());
+    ctx.notices.warning(regarding, Reason::Undecodable.as_str(), MESSAGE.to_owned());
+    Ok(())
+}
