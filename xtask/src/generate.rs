@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 
 use crate::{Checkout, chart, exec};
 
-/// Writes what is made from something else: CRDs, their copies in the chart, the chart's goldens.
+/// Writes what is made from something else: CRDs, their copies in the chart, the chart's goldens, the CLI's page.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Write nothing; fail when a file is not what it would be.
@@ -24,7 +24,7 @@ pub struct Args {
 pub fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     let mut drifted = Vec::new();
     // In this order: a later step reads what an earlier one wrote.
-    for step in [crds, chart_crds, goldens] {
+    for step in [crds, chart_crds, goldens, cli_pages] {
         let made = step(checkout)?;
         for (path, why) in made.differences()? {
             let shown = path.strip_prefix(checkout.root()).unwrap_or(&path).display().to_string();
@@ -154,6 +154,20 @@ fn goldens(checkout: &Checkout) -> anyhow::Result<Made> {
         files.insert(case.golden, text);
     }
     Ok(Made { folder: chart::goldens(checkout), ending: "yaml", files, owns_folder: true })
+}
+
+/// `docs/src/cli.md`, from the command line's own definition.
+fn cli_pages(checkout: &Checkout) -> anyhow::Result<Made> {
+    let mut help = exec::cargo(checkout.root());
+    help.args(["run", "--quiet", "--package", "sealedenv-cli", "--bin", "sealedenv", "--", "help-markdown"]);
+    let folder = checkout.root().join("docs/src");
+    let text = exec::read(&mut help)?;
+    Ok(Made {
+        files: BTreeMap::from([(folder.join("cli.md"), text)]),
+        folder,
+        ending: "md",
+        owns_folder: false,
+    })
 }
 
 fn yaml_files(folder: &Path) -> anyhow::Result<Vec<(String, String)>> {

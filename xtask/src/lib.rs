@@ -7,6 +7,7 @@
 
 pub mod chart;
 pub mod cluster;
+pub mod demo;
 pub mod exec;
 pub mod generate;
 pub mod host;
@@ -37,6 +38,7 @@ struct Xtask {
 enum Command {
     #[command(subcommand)]
     Cluster(cluster::Command),
+    Demo(demo::Args),
     #[command(name = "gen")]
     Generate(generate::Args),
     Image(image::Args),
@@ -61,6 +63,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     let checkout = Checkout::find()?;
     match command {
         Command::Cluster(command) => return cluster::run(&checkout, &command),
+        Command::Demo(args) => demo::run(&checkout, &args)?,
         Command::Generate(args) => generate::run(&checkout, &args)?,
         Command::Image(args) => image::run(&checkout, &args)?,
         Command::Install(args) => install::run(&checkout, &args)?,
