@@ -81,3 +81,44 @@ impl Identity {
         &self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: &str = "AGE-SECRET-KEY-1GW3M22CDFA3XHHPQ4GUT2HHCW7E6K95NZRPT6Z2YANGWC8NN79USYH75M9";
+
+    #[test]
+    fn an_identity_reads_and_writes_its_text() {
+        let alice = Identity::parse(ALICE).unwrap();
+        assert_eq!(alice.to_text().expose(), ALICE.as_bytes());
+        let recipient = "age1xwjhnh2hrjdhc5ejd47q7lztx7cx38wx2ra437vng2fx67psfe2s949tmt";
+        assert_eq!(alice.recipient().to_string(), recipient);
+        let made = Identity::generate();
+        let text = made.to_text();
+        let read = Identity::parse(str::from_utf8(text.expose()).unwrap()).unwrap();
+        assert_eq!(read.recipient(), made.recipient());
+        assert_ne!(Identity::generate().recipient(), made.recipient());
+    }
+
+    #[test]
+    fn other_texts_are_refused_and_never_repeated() {
+        use IdentityError::{Invalid, Recipient, Unsupported};
+        for (text, expected) in [
+            ("", Invalid),
+            ("AGE-SECRET-KEY-1CANARY", Invalid),
+            (&ALICE.to_lowercase(), Invalid),
+            (&format!("{ALICE}\n"), Invalid),
+            (&format!("# created\n{ALICE}"), Invalid),
+            (&ALICE.replace("M9", "MM"), Invalid),
+            ("age1canary", Recipient),
+            ("AGE-SECRET-KEY-PQ-1CANARY", Unsupported { kind: "mlkem768x25519" }),
+            ("AGE-PLUGIN-CANARY-1", Unsupported { kind: "plugin" }),
+            ("-----BEGIN OPENSSH PRIVATE KEY-----\ncanary", Unsupported { kind: "ssh" }),
+        ] {
+            let error = Identity::parse(text).err().unwrap();
+            assert_eq!(error, expected, "{text:?}");
+            assert!(!format!("{error} {error:?}").to_lowercase().contains("canary"));
+        }
+    }
+}

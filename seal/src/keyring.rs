@@ -82,3 +82,66 @@ impl age::Identity for Hinted<'_> {
             .find_map(|(identity, stanza)| age::Identity::unwrap_stanza(identity.as_age(), stanza))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A ring of that many keys, and their fingerprints in its order.
+    fn keys(number: usize) -> (Keyring, Vec<Fingerprint>) {
+        let ring = Keyring::new((0..number).map(|_| Identity::generate()).collect());
+        let fingerprints = ring.fingerprints().collect();
+        (ring, fingerprints)
+    }
+
+    /// The trials as pairs of numbers: which key of the ring, which stanza.
+    fn trials(ring: &Keyring, to: &[Fingerprint], stanzas: usize) -> Vec<(usize, usize)> {
+        let owned: Vec<Stanza> = (0..stanzas)
+            .map(|n| Stanza { tag: X25519_TAG.to_owned(), args: vec![n.to_string()], body: Vec::new() })
+            .collect();
+        let stanzas: Vec<&Stanza> = owned.iter().collect();
+        let number =
+            |identity: &Identity| ring.0.values().position(|known| std::ptr::eq(known, identity)).unwrap();
+        let hinted = Hinted { ring, to };
+        let tried = hinted.trials(&stanzas);
+        tried.map(|(identity, stanza)| (number(identity), stanza.args[0].parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn the_key_that_the_hint_names_is_tried_first_at_its_own_place() {
+        let (ring, of) = keys(3);
+        let (_, strangers) = keys(2);
+        assert_eq!(trials(&ring, &[of[1]], 1), [(1, 0), (0, 0), (2, 0)]);
+        let hint = [strangers[0], of[2], strangers[1]];
+        let expected = [(2, 1), (2, 0), (2, 2), (0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)];
+        assert_eq!(trials(&ring, &hint, 3), expected);
+        assert_eq!(trials(&ring, &[of[2], of[0]], 2)[..2], [(2, 0), (2, 1)]);
+    }
+
+    #[test]
+    fn without_a_fitting_hint_every_pair_is_tried_once() {
+        let (ring, _) = keys(3);
+        let (_, strangers) = keys(50);
+        for hint in [&[][..], &strangers] {
+            let mut tried = trials(&ring, hint, 4);
+            assert_eq!(tried.len(), 12);
+            tried.dedup();
+            assert_eq!(tried.len(), 12);
+        }
+        // A place in the hint that no stanza has.
+        let (ring, of) = keys(1);
+        let hint = [&strangers[..], &of].concat();
+        assert_eq!(trials(&ring, &hint, 2), [(0, 0), (0, 1)]);
+    }
+
+    #[test]
+    fn a_key_given_twice_is_kept_once() {
+        let text = Identity::generate().to_text();
+        let read = || Identity::parse(str::from_utf8(text.expose()).unwrap()).unwrap();
+        let ring = Keyring::new(vec![read(), Identity::generate(), read()]);
+        assert_eq!(ring.len(), 2);
+        assert!(ring.contains(&read().recipient().fingerprint()));
+        assert!(!ring.contains(&Identity::generate().recipient().fingerprint()));
+        assert!(!ring.is_empty() && Keyring::new(Vec::new()).is_empty());
+    }
+}

@@ -182,3 +182,91 @@ impl BufRead for AgeFile<'_> {
         Ok(part.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::{Identity, seal};
+
+    struct Counted<'a>(AgeFile<'a>, &'a Cell<usize>);
+
+    impl Read for Counted<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0.read(buffer)
+        }
+    }
+
+    impl BufRead for Counted<'_> {
+        fn fill_buf(&mut self) -> io::Result<&[u8]> {
+            self.0.fill_buf()
+        }
+
+        fn consume(&mut self, amount: usize) {
+            self.0.consume(amount);
+        }
+
+        fn read_until(&mut self, byte: u8, buffer: &mut Vec<u8>) -> io::Result<usize> {
+            self.1.set(self.1.get() + 1);
+            self.0.read_until(byte, buffer)
+        }
+    }
+
+    fn sealed() -> (Identity, Sealed) {
+        let identity = Identity::generate();
+        let scope = Scope::cluster("KEY").unwrap();
+        let sealed = seal(&scope, &[identity.recipient()], &Plain::from(b"value".to_vec())).unwrap();
+        (identity, sealed)
+    }
+
+    #[test]
+    fn age_gets_the_header_at_once_and_not_line_by_line() {
+        let (identity, sealed) = sealed();
+        let count = Cell::new(0);
+        let file = Counted(AgeFile::of(&sealed), &count);
+        let decryptor = age::Decryptor::new_buffered(file).unwrap();
+        assert_eq!(count.get(), 1);
+        let mut value = Vec::new();
+        let mut payload = decryptor.decrypt(std::iter::once(identity.as_age() as _)).unwrap();
+        payload.read_to_end(&mut value).unwrap();
+        assert_eq!(value, b"value");
+    }
+
+    #[test]
+    fn a_file_reads_as_its_bytes_however_it_is_read() {
+        let (_, sealed) = sealed();
+        let file = [sealed.header_bytes(), sealed.payload_bytes()].concat();
+        let mut read = Vec::new();
+        AgeFile::of(&sealed).read_to_end(&mut read).unwrap();
+        assert_eq!(read, file);
+        let mut source = AgeFile::of(&sealed);
+        let mut buffered = Vec::new();
+        while let Some(byte) = source.fill_buf().unwrap().first().copied() {
+            buffered.push(byte);
+            source.consume(1);
+        }
+        assert_eq!(buffered, file);
+    }
+
+    #[test]
+    fn messages_are_short_and_of_one_line() {
+        let mut to: Vec<Fingerprint> = Vec::new();
+        for _ in 0..50 {
+            to.push(Identity::generate().recipient().fingerprint());
+        }
+        let long = "n".repeat(300);
+        let sealed = Scope::cluster("KEY").unwrap();
+        let asked = Place { namespace: "a\nb", name: &long, key: "K" }.to_string();
+        for (error, part) in [
+            (OpenError::NoIdentity { sealed_to: to }, "and 46 more"),
+            (OpenError::NoIdentity { sealed_to: Vec::new() }, "does not name"),
+            (OpenError::UnknownRecipientType { types: vec!["a".to_owned(), "b".to_owned()] }, "open: a, b"),
+            (OpenError::ScopeMismatch { sealed, asked }, "sealed for cluster KEY, not for a?b/"),
+        ] {
+            let text = error.to_string();
+            assert!(text.contains(part), "{text}");
+            assert!(text.len() < 400 && !text.contains('\n'), "{text}");
+        }
+    }
+}

@@ -65,3 +65,50 @@ impl From<String> for Plain {
         Self::new(text.into_bytes())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Identity, Keyring, Sealed};
+
+    /// Fails to compile if the type has the trait: two impls of `Has` would fit, and `_` could be either.
+    macro_rules! has_not {
+        ($type:ty: $($trait:path),+) => {$({
+            trait Has<A> { fn it() {} }
+            impl<T: ?Sized> Has<()> for T {}
+            struct Both;
+            impl<T: ?Sized + $trait> Has<Both> for T {}
+            let _ = <$type as Has<_>>::it;
+        })+};
+    }
+
+    #[test]
+    fn secrets_cannot_be_printed_copied_or_serialized() {
+        use std::fmt::{Binary, Debug, Display, LowerHex};
+        has_not!(Plain: Debug, Display, LowerHex, Binary, Clone, Default, serde::Serialize);
+        has_not!(Plain: AsRef<[u8]>, std::ops::Deref, PartialEq, std::hash::Hash, ToString);
+        has_not!(Identity: Debug, Display, LowerHex, Binary, Clone, Default, serde::Serialize);
+        has_not!(Identity: AsRef<[u8]>, std::ops::Deref, PartialEq, std::hash::Hash, ToString);
+        has_not!(Keyring: Debug, Display, Clone, serde::Serialize);
+    }
+
+    #[test]
+    fn everything_can_be_shared_between_threads() {
+        fn shared<T: Send + Sync + 'static>() {}
+        shared::<Plain>();
+        shared::<Identity>();
+        shared::<Keyring>();
+        shared::<Sealed>();
+    }
+
+    #[test]
+    fn values_are_compared_whole() {
+        let of = |text: &str| Plain::from(text.to_owned());
+        assert!(of("value").same_as(&of("value")) && of("").same_as(&of("")));
+        for other in ["", "valu", "values", "Value", "valuf"] {
+            assert!(!of("value").same_as(&of(other)), "{other}");
+        }
+        assert!(of("").is_empty() && !of("v").is_empty());
+        assert_eq!(of("value").len(), 5);
+    }
+}

@@ -175,3 +175,97 @@ impl FromStr for Fingerprint {
         Ok(Self(bytes))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: &str = "age1xwjhnh2hrjdhc5ejd47q7lztx7cx38wx2ra437vng2fx67psfe2s949tmt";
+
+    #[test]
+    fn a_recipient_has_one_text_and_a_fingerprint_of_it() {
+        let alice: Recipient = ALICE.parse().unwrap();
+        assert_eq!(alice.to_string(), ALICE);
+        assert_eq!(format!("{alice:?}"), format!("Recipient({ALICE})"));
+        // printf %s "$ALICE" | sha256sum
+        assert_eq!(alice.fingerprint().to_string(), "c9c95a863d23c001");
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        for text in [
+            "",
+            "age1",
+            "hunter2",
+            &ALICE.to_uppercase(),
+            &format!(" {ALICE}"),
+            &format!("{ALICE}\n"),
+            &ALICE.replace("mt", "mm"),
+            "age1pyysjzgfpyysjzgfpyysjzgfpyysjzgfpyysjzgfpyysjzgfpyyfw987", // 31 bytes
+            "age1pyysjzgfpyysjzgfpyysjzgfpyysjzgfpyysjzgfpyysjzgfpyysjtwme33", // 33 bytes
+            "agf1pyysjzgfpyysjzgfpyysjzgfpyysjzgfpyysjzgfpyysjzgfpyyssmx3ck", // another prefix
+        ] {
+            assert_eq!(text.parse::<Recipient>(), Err(RecipientError::Invalid), "{text:?}");
+        }
+        for secret in ["AGE-SECRET-KEY-1CANARY", "age-secret-key-1canary", "AGE-SECRET-KEY-PQ-1CANARY"] {
+            let error = secret.parse::<Recipient>().unwrap_err();
+            assert_eq!(error, RecipientError::Identity);
+            assert!(!format!("{error} {error:?}").to_lowercase().contains("canary"));
+        }
+    }
+
+    #[test]
+    fn recipients_of_other_types_are_refused_by_name() {
+        for (text, expected) in [
+            ("age1pq130czs9m4vpwl", "mlkem768x25519"),
+            ("age1tag1qqqq", "p256tag"),
+            ("age1tagpq1qqqq", "mlkem768p256tag"),
+            ("age1yubikey1qqqq", "plugin"),
+            ("ssh-ed25519 AAAA", "ssh-ed25519"),
+            ("ssh-rsa AAAA", "ssh-rsa"),
+        ] {
+            let error = text.parse::<Recipient>().unwrap_err();
+            assert_eq!(error, RecipientError::Unsupported { kind: expected });
+        }
+    }
+
+    #[test]
+    fn keys_that_seal_to_nobody_or_everybody_are_refused() {
+        for (about, text) in [
+            ("zero", "age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq5cu47z"),
+            ("one", "age1qyqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqj7vrya"),
+            ("p - 1", "age1anlllllllllllllllllllllllllllllllllllllllllllllllals4n2t7m"),
+            ("order 8", "age1ur4h5lpmgxu2u9jku0a0r87ydtdqnr0tnsetrlvxvgz3vh6fhqqqzyt4v9"),
+            ("order 8", "age1t7wft09r2zxzfvwsk92eeql0tvzyghxytqwgapkcyf8dm5ylz9ts6wm9s8"),
+            ("p", "age1ahlllllllllllllllllllllllllllllllllllllllllllllllalsn46ayy"),
+            ("p + 1", "age1amlllllllllllllllllllllllllllllllllllllllllllllllalselrwrv"),
+            ("2^255 - 1", "age1lllllllllllllllllllllllllllllllllllllllllllllllllalsjzdrvv"),
+            ("9 + p", "age17mlllllllllllllllllllllllllllllllllllllllllllllllalsxajvgg"),
+            ("9 + 2^255", "age1pyqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqzqqyr3apl"),
+            ("2^255", "age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqzqqsuwj9m"),
+        ] {
+            assert_eq!(text.parse::<Recipient>(), Err(RecipientError::WeakKey), "{about}");
+        }
+        for (about, text) in [
+            ("9", "age1pyqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq8r66x"),
+            ("p - 2", "age1a0lllllllllllllllllllllllllllllllllllllllllllllllals8ppj25"),
+        ] {
+            assert!(text.parse::<Recipient>().is_ok(), "{about}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_is_sixteen_lower_case_digits() {
+        assert_eq!("c9c95a863d23c001".parse::<Fingerprint>().unwrap().to_string(), "c9c95a863d23c001");
+        for text in [
+            "",
+            "c9c95a863d23c00",
+            "c9c95a863d23c0011",
+            "C9C95A863D23C001",
+            "c9c95a863d23c00g",
+            "0x95a863d23c0011",
+        ] {
+            assert_eq!(text.parse::<Fingerprint>(), Err(FingerprintError), "{text:?}");
+        }
+    }
+}

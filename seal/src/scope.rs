@@ -251,3 +251,98 @@ impl fmt::Display for ScopeField {
 fn is_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: Place<'_> = Place { namespace: "shop", name: "checkout", key: "KEY" };
+
+    #[test]
+    fn a_place_is_admitted_if_all_that_is_bound_is_equal() {
+        let places = [
+            HERE,
+            Place { namespace: "other", ..HERE },
+            Place { name: "other", ..HERE },
+            Place { key: "OTHER", ..HERE },
+            Place { namespace: "Shop", ..HERE },
+            Place { name: "", ..HERE },
+            Place { key: "KEY ", ..HERE },
+        ];
+        for (scope, expected) in [
+            (Scope::strict("shop", "checkout", "KEY"), [true, false, false, false, false, false, false]),
+            (Scope::namespace("shop", "KEY"), [true, false, true, false, false, true, false]),
+            (Scope::cluster("KEY"), [true, true, true, false, true, true, false]),
+        ] {
+            let scope = scope.unwrap();
+            assert_eq!(places.map(|place| scope.admits(&place)), expected, "{scope}");
+        }
+    }
+
+    #[test]
+    fn what_is_bound_is_told() {
+        let strict = Scope::strict("shop", "checkout", "KEY").unwrap();
+        assert_eq!((strict.bound_namespace(), strict.bound_name()), (Some("shop"), Some("checkout")));
+        let namespace = Scope::namespace("shop", "KEY").unwrap();
+        assert_eq!((namespace.bound_namespace(), namespace.bound_name()), (Some("shop"), None));
+        let cluster = Scope::cluster("KEY").unwrap();
+        assert_eq!((cluster.bound_namespace(), cluster.bound_name()), (None, None));
+        for (scope, shown) in [
+            (strict, "strict shop/checkout/KEY"),
+            (namespace, "namespace shop/KEY"),
+            (cluster, "cluster KEY"),
+        ] {
+            assert_eq!(scope.to_string(), shown);
+            assert_eq!(scope.key(), "KEY");
+            assert_eq!(scope.kind().to_string().parse(), Ok(scope.kind()));
+        }
+        assert_eq!("Strict".parse::<ScopeKind>(), Err(ScopeKindError));
+    }
+
+    #[test]
+    fn names_are_checked_one_character_at_a_time() {
+        for c in (0..=0x2ff).filter_map(char::from_u32) {
+            let allowed = c.is_ascii_alphanumeric() || "-_.".contains(c);
+            let name = format!("a{c}b");
+            assert_eq!(Scope::strict(&name, "n", "K").is_ok(), allowed, "{c:?}");
+            assert_eq!(Scope::strict("n", &name, "K").is_ok(), allowed, "{c:?}");
+            assert_eq!(Scope::strict("n", "n", &name).is_ok(), allowed, "{c:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_as_long_as_kubernetes_allows() {
+        let of = |len| "n".repeat(len);
+        assert!(Scope::strict(&of(63), &of(253), &of(253)).is_ok());
+        for (scope, field, limit) in [
+            (Scope::strict(&of(64), "n", "K"), ScopeField::Namespace, 63),
+            (Scope::namespace(&of(64), "K"), ScopeField::Namespace, 63),
+            (Scope::strict("n", &of(254), "K"), ScopeField::Name, 253),
+            (Scope::strict("n", "n", &of(254)), ScopeField::Key, 253),
+            (Scope::cluster(&of(254)), ScopeField::Key, 253),
+        ] {
+            assert_eq!(scope, Err(ScopeError::TooLong { field, limit }));
+        }
+        assert_eq!(Scope::strict("", "n", "K"), Err(ScopeError::Empty(ScopeField::Namespace)));
+        assert_eq!(Scope::strict("n", "", "K"), Err(ScopeError::Empty(ScopeField::Name)));
+        assert_eq!(Scope::cluster(""), Err(ScopeError::Empty(ScopeField::Key)));
+    }
+
+    #[test]
+    fn words_with_another_meaning_are_no_names() {
+        assert_eq!(Scope::strict("-", "n", "K"), Err(ScopeError::Reserved(ScopeField::Namespace)));
+        assert_eq!(Scope::strict("n", "-", "K"), Err(ScopeError::Reserved(ScopeField::Name)));
+        for key in [".", "..", "..data", "..."] {
+            assert_eq!(Scope::cluster(key), Err(ScopeError::Reserved(ScopeField::Key)), "{key}");
+        }
+        for key in ["-", ".a", "a..", "_"] {
+            assert!(Scope::cluster(key).is_ok(), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_shown_on_one_line() {
+        let place = Place { namespace: "a\nb", name: "\u{1b}[31m", key: "K K" };
+        assert_eq!(place.to_string(), "a?b/??31m/K?K");
+    }
+}

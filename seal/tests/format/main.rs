@@ -1,5 +1,8 @@
 //! The format as others see it: golden vectors, bounds, properties.
 
+// What is allowed in tests is allowed in the functions they share.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 #[path = "../../examples/vectors/generate/mod.rs"]
 mod generate;
 

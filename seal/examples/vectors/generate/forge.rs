@@ -68,15 +68,12 @@ impl Forge {
 
     /// A stanza with that first line (after its arrow) and that body.
     pub(crate) fn stanza(self, first_line: &str, body: &[u8]) -> Self {
-        let encoded = BASE64_STANDARD_NO_PAD.encode(body);
-        let mut text = format!("-> {first_line}\n");
-        let mut rest = encoded.as_str();
-        while rest.len() >= 64 {
-            let (line, tail) = rest.split_at(64);
-            text += &format!("{line}\n");
-            rest = tail;
+        let mut encoded = BASE64_STANDARD_NO_PAD.encode(body);
+        // A line feed after every 64th letter and at the end: a full last line is followed by an empty one.
+        for end in (1..=encoded.len() / 64).rev() {
+            encoded.insert(end * 64, '\n');
         }
-        self.raw(&format!("{text}{rest}\n"))
+        self.raw(&format!("-> {first_line}\n{encoded}\n"))
     }
 
     pub(crate) fn scope(self, args: &str) -> Self {
@@ -173,9 +170,8 @@ impl Built {
 
     /// The file with one piece of its header replaced, the MAC left as it was.
     pub(crate) fn replacing(mut self, old: &str, new: &str) -> Self {
-        let header = String::from_utf8(self.bytes[..self.header_len].to_vec()).expect("headers are text");
-        assert_eq!(header.matches(old).count(), 1, "{old:?} in {header:?}");
-        let header = header.replace(old, new).into_bytes();
+        assert_eq!(self.header().matches(old).count(), 1, "{old:?} in {:?}", self.header());
+        let header = self.header().replace(old, new).into_bytes();
         let payload = self.bytes.split_off(self.header_len);
         self.header_len = header.len();
         self.bytes = [header, payload].concat();
@@ -187,6 +183,14 @@ impl Built {
         self.bytes.truncate(self.header_len);
         self.bytes.extend_from_slice(payload);
         self
+    }
+
+    pub(crate) fn header(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.header_len]).expect("headers are text")
+    }
+
+    pub(crate) fn mac(&self) -> &str {
+        self.header().rsplit_once("--- ").expect("it has a MAC").1.trim_end()
     }
 
     pub(crate) fn payload(&self) -> &[u8] {
