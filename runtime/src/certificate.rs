@@ -177,6 +177,12 @@ pub fn read_bundle(pem: &[u8]) -> Vec<CertificateDer<'static>> {
     certificates
 }
 
+/// A certificate as one PEM section, with a line feed at its end.
+pub fn to_pem(der: &CertificateDer<'_>) -> String {
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&pem::Pem::new("CERTIFICATE", der.as_ref()), config)
+}
+
 fn key_pair() -> Result<KeyPair, MakeError> {
     KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(MakeError::Key)
 }
@@ -251,6 +257,7 @@ mod tests {
         );
         let read = read_bundle(bundle.as_bytes());
         assert_eq!(read, [a.der().clone(), b.der().clone()]);
+        assert_eq!(to_pem(&read[0]), a.pem());
         for rubbish in ["", "\0", "-----BEGIN CERTIFICATE-----\n", "-----BEGIN", "%%%"] {
             assert!(read_bundle(rubbish.as_bytes()).is_empty());
             assert!(facts(rubbish.as_bytes()).is_err());

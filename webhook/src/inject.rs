@@ -42,6 +42,7 @@ use sha2::{Digest, Sha256};
 
 use self::ask::Ask;
 use self::path::{MountPath, canonical, same_or_within};
+use crate::text::quoted;
 
 /// Mode of the files in a Secret volume; see the module's choices.
 const MODE: i32 = 0o444;
@@ -439,13 +440,4 @@ fn append<T: serde::Serialize>(
 
 fn add(path: PointerBuf, value: Value) -> PatchOperation {
     PatchOperation::Add(AddOperation { path, value })
-}
-
-/// A text from outside, fit for a message: quoted, on one line, at most 64 characters of it.
-fn quoted(text: &str) -> String {
-    let mut shown: String = text.chars().take(64).collect();
-    if shown.len() < text.len() {
-        shown.push('…');
-    }
-    format!("{shown:?}")
 }

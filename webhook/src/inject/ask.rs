@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use sealedenv_crds::names;
 
 use super::path::MountPath;
-use super::{Delivery, Denied, quoted};
+use super::{Delivery, Denied};
+use crate::text::{is_object_name, quoted};
 
 /// The most SealedEnvs one pod can ask for.
 const MOST: usize = 32;
@@ -107,18 +108,6 @@ fn list(annotation: &'static str, text: &str) -> Result<Vec<String>, Denied> {
 
 fn invalid(annotation: &'static str, why: String) -> Denied {
     Denied::InvalidAnnotation { annotation, why }
-}
-
-/// An RFC 1123 subdomain of at most 253 characters: what the API server accepts as the name of a SealedEnv.
-pub(super) fn is_object_name(name: &str) -> bool {
-    name.len() <= 253 && name.split('.').all(is_subdomain_part)
-}
-
-fn is_subdomain_part(part: &str) -> bool {
-    !part.is_empty()
-        && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !part.starts_with('-')
-        && !part.ends_with('-')
 }
 
 #[cfg(test)]

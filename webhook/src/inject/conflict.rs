@@ -3,7 +3,8 @@
 use k8s_openapi::api::core::v1::{Container, PodSpec, VolumeMount};
 
 use super::path::{canonical, same_or_within};
-use super::{Denied, Wanted, quoted};
+use super::{Denied, Wanted};
+use crate::text::quoted;
 
 /// What stands where a mount shall be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
