@@ -215,7 +215,7 @@ impl Gap {
     }
 
     /// One gap after another.
-    fn join(first: Option<Self>, then: Option<Self>) -> Option<Self> {
+    pub(crate) fn join(first: Option<Self>, then: Option<Self>) -> Option<Self> {
         match (first, then) {
             (Some(first), Some(then)) => Some(Self {
                 since: first.since,

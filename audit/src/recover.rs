@@ -52,7 +52,10 @@ pub(crate) fn recover(
     let torn = if end < len {
         let set_aside = |source| SinkError::SetAside { path: path.to_owned(), source };
         let (side, hash) = copy_aside(path, file, end, len).map_err(set_aside)?;
-        disk.truncate(file, end).and_then(|()| disk.sync(file)).map_err(set_aside)?;
+        if let Err(error) = disk.truncate(file, end).and_then(|()| disk.sync(file)) {
+            let _ = fs::remove_file(&side); // the original is still whole; or each further try would leave a copy
+            return Err(set_aside(error));
+        }
         let name = side.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Some(Notice::TornTail { bytes: len - end, file: name, hash })
     } else {

@@ -78,10 +78,11 @@ impl<W: Write + Send> Sink for StdoutSink<W> {
         &self.name
     }
 
-    /// Ends a line that was written in part, so that the next one stands on a line of its own.
+    /// Ends a line that was written in part, so that the next one stands on a line of its own. The mark keeps a line
+    /// that lacked nothing but its newline from becoming a whole one: the chain goes on from the line before it.
     fn resume(&mut self) -> Result<Resumed, SinkError> {
         if self.torn {
-            self.write(b"\n")?;
+            self.write(b" #torn\n")?;
         }
         Ok(Resumed { position: self.at, notices: Vec::new() })
     }

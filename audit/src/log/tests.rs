@@ -1,1 +1,459 @@
+//! Policies, failing, hanging and panicking sinks, many callers.
 
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::mpsc,
+    thread,
+};
+
+use super::*;
+use crate::{
+    chain::Position,
+    file::{FileSink, Rotation},
+    line::Entry,
+    memory::{Memory, MemorySink},
+    record::{Action, Actor, ActorKind, Gap, Outcome},
+    sink::Resumed,
+    stdout::StdoutSink,
+    verify::{Start, verify, verify_files, verify_stream},
+};
+
+fn now() -> Timestamp {
+    Timestamp::UNIX_EPOCH
+}
+
+fn record(n: usize) -> Record {
+    Record::new(Action::Reconcile, Actor::operator("o"), Outcome::Ok).keys([format!("KEY_{n}")])
+}
+
+fn memories<const N: usize>(policy: FailurePolicy) -> (Log, [Memory; N]) {
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    let memories = std::array::from_fn(|n| {
+        let (sink, memory) = MemorySink::new(format!("memory-{n}"));
+        sinks.push(Box::new(sink));
+        memory
+    });
+    (Log::open(sinks, "op-0", policy).unwrap(), memories)
+}
+
+/// Names of the keys in the records that are not the log's own.
+fn keys(entries: &[Entry]) -> Vec<String> {
+    entries.iter().flat_map(|entry| entry.record.keys.clone()).collect()
+}
+
+fn gaps(entries: &[Entry]) -> Vec<(u64, u64)> {
+    entries.iter().filter_map(|entry| entry.record.gap).map(|gap| (gap.elsewhere, gap.nowhere)).collect()
+}
+
+fn short() -> Timeouts {
+    Timeouts { any: Duration::from_millis(60), rest: Duration::from_millis(30) }
+}
+
+/// Waits for something that another thread is about to bring about.
+fn until(mut holds: impl FnMut() -> bool) {
+    for _ in 0..10_000 {
+        if holds() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    panic!("it never came about");
+}
+
+/// A sink whose every append waits for a word: take it, fail, or panic.
+struct Gate {
+    words: mpsc::Receiver<Word>,
+    inner: MemorySink,
+    appends: Arc<Mutex<usize>>,
+}
+
+enum Word {
+    Take,
+    Fail,
+    Panic,
+}
+
+fn gate(name: &str) -> (Box<dyn Sink>, mpsc::Sender<Word>, Memory, Arc<Mutex<usize>>) {
+    let (sender, words) = mpsc::channel();
+    let (inner, memory) = MemorySink::new(name);
+    let appends = Arc::new(Mutex::new(0));
+    (Box::new(Gate { words, inner, appends: Arc::clone(&appends) }), sender, memory, appends)
+}
+
+impl Sink for Gate {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn resume(&mut self) -> Result<Resumed, SinkError> {
+        self.inner.resume()
+    }
+
+    fn append(&mut self, lines: &[String]) -> Result<(), SinkError> {
+        *self.appends.lock().unwrap() += 1;
+        match self.words.recv() {
+            Ok(Word::Take) => self.inner.append(lines),
+            Ok(Word::Panic) => panic!("a bug in a sink"),
+            Ok(Word::Fail) | Err(_) => {
+                Err(SinkError::Write { sink: "gate".into(), source: std::io::ErrorKind::BrokenPipe.into() })
+            }
+        }
+    }
+}
+
+#[test]
+fn closed_refuses_what_no_sink_took_and_says_so_later() {
+    let (log, [one, two]) = memories(FailurePolicy::Closed);
+    log.record(now(), record(0)).unwrap();
+    one.fail(true);
+    two.fail(true);
+    for n in 1..4 {
+        let error = log.record(now(), record(n)).unwrap_err();
+        assert_eq!(error.to_string(), "no audit sink took the record (tried: memory-0, memory-1)");
+        let source = std::error::Error::source(&error).unwrap();
+        assert_eq!(source.to_string(), "cannot write to the audit sink memory-0");
+    }
+    assert_eq!(log.counters(), Counters { taken: 1, failed: 3, lost: 0 });
+    assert!(log.sinks().iter().all(|sink| !sink.healthy && sink.missed == 3));
+    two.fail(false);
+    log.record(now(), record(4)).unwrap();
+    one.fail(false);
+    log.record_all(now(), vec![record(5), record(6)]).unwrap();
+    assert_eq!(log.counters(), Counters { taken: 4, failed: 3, lost: 0 });
+
+    // Each trail is whole, holds what it got, and says what it did not.
+    assert_eq!(keys(&one.entries()), ["KEY_0", "KEY_5", "KEY_6"]);
+    assert_eq!(gaps(&one.entries()), [(1, 3)]);
+    assert_eq!(keys(&two.entries()), ["KEY_0", "KEY_4", "KEY_5", "KEY_6"]);
+    assert_eq!(gaps(&two.entries()), [(0, 3)]);
+    for memory in [&one, &two] {
+        verify(memory.text().as_bytes()).unwrap();
+        let entries = memory.entries();
+        let own = entries.iter().find(|entry| entry.record.gap.is_some()).unwrap();
+        assert_eq!(own.record.action, Action::Resumed);
+        assert_eq!(own.record.actor.kind, ActorKind::Audit);
+        assert_eq!(own.record.reason.as_deref(), Some("Missed"));
+        assert_eq!(own.writer, "op-0");
+    }
+    assert!(log.sinks().iter().all(|sink| sink.healthy && sink.error.is_none()));
+}
+
+#[test]
+fn open_counts_what_is_lost() {
+    let (log, [memory]) = memories(FailurePolicy::Open);
+    memory.fail(true);
+    log.record_all(now(), vec![record(0), record(1)]).unwrap();
+    assert_eq!((log.lost(), log.counters().taken), (2, 0));
+    let error = log.sinks()[0].error.clone().unwrap();
+    assert_eq!(error, "cannot write to the audit sink memory-0: no storage space");
+    memory.fail(false);
+    log.record(now(), record(2)).unwrap();
+    assert_eq!((log.lost(), log.counters().taken), (2, 1));
+    assert_eq!(gaps(&memory.entries()), [(0, 2)]);
+}
+
+#[test]
+fn a_log_without_sinks_is_refused_when_closed_and_loses_all_when_open() {
+    assert!(matches!(Log::open(Vec::new(), "op-0", FailurePolicy::Closed), Err(AuditError::NoSink)));
+    let log = Log::open(Vec::new(), "op-0", FailurePolicy::Open).unwrap();
+    log.record(now(), record(0)).unwrap();
+    assert_eq!(log.lost(), 1);
+}
+
+#[test]
+fn nothing_to_record_is_nothing_written() {
+    let (log, [memory]) = memories(FailurePolicy::Closed);
+    memory.fail(true);
+    log.record_all(now(), Vec::new()).unwrap();
+    assert_eq!(memory.lines(), Vec::<String>::new());
+}
+
+#[test]
+fn a_sink_that_hangs_is_given_up_and_taken_back_when_it_answers() {
+    let (sink, words, stuck, _) = gate("stuck");
+    let (other, memory) = MemorySink::new("memory");
+    let log = Log::open_with(vec![sink, Box::new(other)], "op-0", FailurePolicy::Closed, short()).unwrap();
+    for n in 0..3 {
+        log.record(now(), record(n)).unwrap(); // the other sink has it
+    }
+    let states = log.sinks();
+    assert_eq!(states[0].error.as_deref(), Some("the audit sink stuck does not answer"));
+    assert!(!states[0].healthy && states[1].healthy);
+
+    // With no sink left: refused, though one might still take it.
+    memory.fail(true);
+    let error = log.record(now(), record(3)).unwrap_err();
+    assert!(
+        matches!(&error, AuditError::NotRecorded { source, .. } if matches!(**source, SinkError::Blocked { .. }))
+    );
+
+    // It answers: the first record was taken late, the others were never given to it.
+    words.send(Word::Take).unwrap();
+    until(|| log.sinks()[0].healthy);
+    memory.fail(false);
+    words.send(Word::Take).unwrap();
+    log.record(now(), record(4)).unwrap();
+    until(|| log.sinks()[0].taken == 2);
+    assert_eq!(keys(&stuck.entries()), ["KEY_0", "KEY_4"]);
+    assert_eq!(gaps(&stuck.entries()), [(2, 1)]);
+    assert_eq!(gaps(&memory.entries()), [(0, 1)]);
+    verify(stuck.text().as_bytes()).unwrap();
+    drop(words);
+}
+
+#[test]
+fn what_a_hanging_sink_fails_late_is_missed_too() {
+    let (sink, words, stuck, _) = gate("stuck");
+    let log = Log::open_with(vec![sink], "op-0", FailurePolicy::Closed, short()).unwrap();
+    log.record(now(), record(0)).unwrap_err();
+    log.record(now(), record(1)).unwrap_err();
+    words.send(Word::Fail).unwrap();
+    until(|| log.sinks()[0].missed == 2);
+    words.send(Word::Take).unwrap();
+    log.record(now(), record(2)).unwrap();
+    assert_eq!(keys(&stuck.entries()), ["KEY_2"]);
+    assert_eq!(gaps(&stuck.entries()), [(0, 2)]);
+    drop(words);
+}
+
+#[test]
+fn a_panicking_sink_is_a_failed_sink() {
+    let (sink, words, memory, _) = gate("buggy");
+    let log = Log::open(vec![sink], "op-0", FailurePolicy::Closed).unwrap();
+    for (n, word) in [Word::Take, Word::Panic, Word::Panic, Word::Take].into_iter().enumerate() {
+        let panics = matches!(word, Word::Panic);
+        words.send(word).unwrap();
+        let result = log.record(now(), record(n));
+        assert_eq!(result.is_err(), panics);
+    }
+    assert_eq!(keys(&memory.entries()), ["KEY_0", "KEY_3"]);
+    assert_eq!(gaps(&memory.entries()), [(0, 2)]);
+}
+
+#[test]
+fn a_poisoned_lock_and_an_unfinished_turn_stop_nobody() {
+    let (log, [memory]) = memories(FailurePolicy::Closed);
+    for lock in 0..2 {
+        let poisoned = catch_unwind(AssertUnwindSafe(|| {
+            let _desk = (lock == 0).then(|| log.desk.lock().unwrap());
+            let _queue = (lock == 1).then(|| log.queue.lock().unwrap());
+            panic!("somewhere else");
+        }));
+        assert!(poisoned.is_err());
+        log.record(now(), record(lock)).unwrap();
+    }
+    assert!(log.desk.is_poisoned() && log.queue.is_poisoned());
+    // A turn that ends by a panic answers those who wait, and lets the next one write.
+    let ticket = Arc::new(OnceLock::new());
+    log.queue.lock().unwrap_or_else(PoisonError::into_inner).writing = true;
+    let call = Call { records: vec![(now(), record(9))], ticket: Arc::clone(&ticket) };
+    drop(Turn { log: &log, calls: vec![call], verdict: None });
+    assert!(ticket.get().unwrap().is_err());
+    log.record(now(), record(2)).unwrap();
+    assert_eq!(keys(&memory.entries()), ["KEY_0", "KEY_1", "KEY_2"]);
+}
+
+#[test]
+fn callers_that_wait_are_written_together() {
+    let (sink, words, memory, appends) = gate("gate");
+    let log = Log::open_with(
+        vec![sink],
+        "op-0",
+        FailurePolicy::Closed,
+        Timeouts { any: Duration::from_mins(1), rest: Duration::from_mins(1) },
+    )
+    .unwrap();
+    thread::scope(|scope| {
+        let log = &log;
+        scope.spawn(move || log.record(now(), record(0)).unwrap());
+        until(|| *appends.lock().unwrap() == 1);
+        for n in 1..=20 {
+            scope.spawn(move || log.record(now(), record(n)).unwrap());
+        }
+        until(|| log.queue.lock().unwrap().calls.len() == 20);
+        words.send(Word::Take).unwrap();
+        words.send(Word::Take).unwrap();
+    });
+    assert_eq!(*appends.lock().unwrap(), 2, "20 waiting callers, one write");
+    assert_eq!(memory.lines().len(), 21);
+    verify(memory.text().as_bytes()).unwrap();
+    assert_eq!(log.counters().taken, 21);
+    drop(words);
+}
+
+#[test]
+fn many_threads_write_one_chain_over_many_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.jsonl");
+    let (other, memory) = MemorySink::new("memory");
+    let file = FileSink::open(&path, Rotation { max_bytes: 4_000 }).unwrap();
+    let log = Log::open(vec![Box::new(file), Box::new(other)], "op-0", FailurePolicy::Closed).unwrap();
+    thread::scope(|scope| {
+        for worker in 0..8 {
+            let log = &log;
+            scope.spawn(move || {
+                for n in 0..50 {
+                    log.record_all(now(), vec![record(worker * 1_000 + n), record(worker * 1_000 + n)])
+                        .unwrap();
+                }
+            });
+        }
+    });
+    drop(log);
+    // The file is free again at once.
+    drop(FileSink::open(&path, Rotation::default()).unwrap());
+    let report = verify_files(&path, Start::Genesis).unwrap();
+    assert_eq!(report.lines, 800);
+    assert!(report.files > 20);
+    let mut from_file = Vec::new();
+    for item in crate::read_all(&path).unwrap() {
+        from_file.push(item.unwrap().entry);
+    }
+    let entries = memory.entries();
+    assert_eq!(keys(&from_file), keys(&entries));
+    for pair in keys(&entries).chunks(2) {
+        assert_eq!(pair[0], pair[1], "what is recorded together stands together");
+    }
+    let mut sorted = keys(&entries);
+    sorted.sort();
+    sorted.dedup();
+    assert_eq!(sorted.len(), 400);
+    assert_eq!(memory.lines(), from_file.iter().map(crate::line::render).collect::<Vec<_>>());
+}
+
+/// The story that docs/src/audit.md tells: a file deleted under a running process, standard output still there.
+#[test]
+fn a_deleted_file_shows_in_both_trails() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.jsonl");
+    std::fs::write(&path, "{\"seq\":1,\"ti").unwrap();
+    let (stdout, memory) = MemorySink::new("stdout");
+    let file = FileSink::new(&path, Rotation::default());
+    let log = Log::open(vec![Box::new(file), Box::new(stdout)], "op-0", FailurePolicy::Closed).unwrap();
+    log.record(now(), record(0)).unwrap();
+    let entries = |path| crate::read_all(path).unwrap().map(|item| item.unwrap().entry).collect::<Vec<_>>();
+    let first = entries(&path);
+    assert_eq!(
+        (first[0].record.action, first[0].record.reason.as_deref()),
+        (Action::Recovered, Some("TornTail"))
+    );
+    let detail = first[0].record.detail.clone().unwrap();
+    assert!(detail.starts_with("12 bytes set aside in audit.jsonl.torn-1, sha256 "), "{detail}");
+
+    std::fs::remove_file(&path).unwrap();
+    log.record(now(), record(1)).unwrap();
+    log.record(now(), record(2)).unwrap();
+    let second = entries(&path);
+    let reasons: Vec<_> = second.iter().map(|entry| entry.record.reason.as_deref()).collect();
+    assert_eq!(reasons, [Some("Rewound"), Some("Missed"), None]);
+    assert_eq!(second[0].record.rewound.unwrap().seq, 2);
+    assert_eq!(gaps(&second), [(1, 0)]);
+    let report = verify_files(&path, Start::Genesis).unwrap();
+    assert!(report.has_gaps());
+    assert_eq!((report.rewound, report.resumed, report.missed_elsewhere), (1, 2, 1));
+    assert_eq!(keys(&memory.entries()), ["KEY_0", "KEY_1", "KEY_2"]);
+    assert_eq!(log.counters(), Counters { taken: 3, failed: 0, lost: 0 });
+}
+
+#[test]
+fn a_full_device_takes_nothing() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let sink = Box::new(StdoutSink::over("stdout", full));
+    let log = Log::open(vec![sink], "op-0", FailurePolicy::Closed).unwrap();
+    let error = log.record(now(), record(0)).unwrap_err();
+    let AuditError::NotRecorded { source, .. } = &error else { panic!("{error:?}") };
+    let SinkError::Write { source, .. } = &**source else { panic!("{source:?}") };
+    assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+}
+
+/// A stream that breaks after some bytes and works again later, like a pipe that does not block.
+#[derive(Clone, Default)]
+struct Pipe(Arc<Mutex<(Vec<u8>, Option<usize>)>>);
+
+impl std::io::Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let (out, room) = &mut *self.0.lock().unwrap();
+        let taken = bytes.len().min(room.unwrap_or(usize::MAX));
+        if taken == 0 {
+            return Err(std::io::ErrorKind::WouldBlock.into());
+        }
+        out.extend_from_slice(&bytes[..taken]);
+        *room = room.map(|room| room - taken);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_stream_that_breaks_at_any_byte_still_verifies() {
+    for room in 0..600 {
+        let pipe = Pipe::default();
+        let sink = Box::new(StdoutSink::over("stdout", pipe.clone()));
+        let log = Log::open(vec![sink], "op-0", FailurePolicy::Closed).unwrap();
+        log.record(now(), record(0)).unwrap();
+        pipe.0.lock().unwrap().1 = Some(room);
+        let broke = log.record_all(now(), vec![record(1), record(2)]).is_err();
+        pipe.0.lock().unwrap().1 = None;
+        log.record(now(), record(3)).unwrap();
+        let text = pipe.0.lock().unwrap().0.clone();
+        let report =
+            verify_stream(text.as_slice(), Start::Genesis).unwrap_or_else(|error| panic!("{room}: {error}"));
+        let chain = &report.chains["op-0"];
+        assert_eq!(broke, chain.missed_nowhere == 2, "{room}");
+        // Whole lines that went out before it broke stay in the chain.
+        assert!(chain.lines >= 3 && report.foreign <= 1, "{room}: {report:?}");
+    }
+}
+
+proptest::proptest! {
+    /// Whatever fails when: each trail is a whole chain, and what it holds and what it says it missed add up to
+    /// everything.
+    #[test]
+    fn every_trail_accounts_for_every_record(
+        closed in proptest::bool::ANY,
+        steps in proptest::collection::vec((1_usize..4, proptest::bool::ANY, proptest::bool::ANY), 1..30),
+    ) {
+        let (log, [one, two]) = memories(if closed { FailurePolicy::Closed } else { FailurePolicy::Open });
+        let (mut offered, mut nowhere) = (0, 0);
+        for (count, one_fails, two_fails) in steps {
+            one.fail(one_fails);
+            two.fail(two_fails);
+            let result = log.record_all(now(), (0..count).map(record).collect());
+            proptest::prop_assert_eq!(result.is_err(), closed && one_fails && two_fails);
+            offered += count as u64;
+            nowhere += if one_fails && two_fails { count as u64 } else { 0 };
+        }
+        one.fail(false);
+        two.fail(false);
+        log.record(now(), record(0)).unwrap();
+        offered += 1;
+        for memory in [&one, &two] {
+            verify(memory.text().as_bytes()).unwrap();
+            let entries = memory.entries();
+            let held = entries.iter().filter(|entry| entry.record.actor.kind != ActorKind::Audit).count() as u64;
+            let gaps = gaps(&entries);
+            let missed: u64 = gaps.iter().map(|(elsewhere, _)| elsewhere).sum();
+            let gone: u64 = gaps.iter().map(|(_, nowhere)| nowhere).sum();
+            proptest::prop_assert_eq!(held + missed + gone, offered);
+            proptest::prop_assert_eq!(gone, nowhere);
+        }
+        let counters = log.counters();
+        proptest::prop_assert_eq!(counters.taken, offered - nowhere);
+        proptest::prop_assert_eq!(if closed { counters.failed } else { counters.lost }, nowhere);
+    }
+}
+
+#[test]
+fn gaps_join_in_order() {
+    let at = |ms| Timestamp::from_millisecond(ms).unwrap();
+    let one = Gap { since: at(1), elsewhere: 1, nowhere: 2 };
+    let two = Gap { since: at(2), elsewhere: 10, nowhere: 20 };
+    assert_eq!(Gap::join(Some(one), Some(two)), Some(Gap { since: at(1), elsewhere: 11, nowhere: 22 }));
+    assert_eq!(Gap::join(None, Some(two)), Some(two));
+    assert_eq!(Gap::join(Some(one), None), Some(one));
+    assert_eq!(Gap::join(None, None), None);
+    assert_eq!(Position::GENESIS.seq, 0);
+}
