@@ -30,6 +30,9 @@ import (
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
+
+	"sealedenv.dev/e2e/cluster/dns"
+	"sealedenv.dev/e2e/cluster/pki"
 )
 
 // components maps a name to its entry point, which never returns normally
@@ -42,8 +45,8 @@ var components = map[string]func() int{
 	"kubelet":                 cobraMain(func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) }),
 	"kube-proxy":              cobraMain(proxy.NewProxyCommand),
 	"kubectl":                 kubectlMain,
-	"cluster-dns":             ownMain(dnsMain),
-	"pki":                     ownMain(pkiMain),
+	"cluster-dns":             ownMain(dns.Main),
+	"pki":                     ownMain(pki.Main),
 }
 
 func main() {

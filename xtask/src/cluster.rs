@@ -202,13 +202,13 @@ pub fn start(checkout: &Checkout, mode: Mode) -> anyhow::Result<ClusterInfo> {
     Ok(ClusterInfo::new(layout, record))
 }
 
-/// The cluster, if `up` has started one. Does not ask whether it is still well; [`status`] does.
+/// The cluster, if `up` has started one and all its processes run. Whether they are well, [`status`] asks.
 ///
 /// # Errors
 /// When its folder cannot be read.
 pub fn info() -> anyhow::Result<Option<ClusterInfo>> {
     let layout = Layout::from_env()?;
-    let record = layout.record()?.filter(|record| record.ready);
+    let record = layout.record()?.filter(|record| record.ready && up::dead(&layout, record).is_empty());
     Ok(record.map(|record| ClusterInfo::new(layout, record)))
 }
 
@@ -225,12 +225,11 @@ pub fn status() -> anyhow::Result<Status> {
 /// # Errors
 /// When no cluster with a node is up or containerd does not take the archive.
 pub fn load(image: &Path) -> anyhow::Result<()> {
-    let layout = Layout::from_env()?;
-    let record = layout.record()?.filter(|record| record.ready).context(NOT_UP)?;
-    if record.mode == Mode::ControlPlane {
+    let cluster = info()?.context(NOT_UP)?;
+    if cluster.mode == Mode::ControlPlane {
         bail!("the cluster has no node that could use an image\nhint: cargo xtask cluster down, then up");
     }
-    images::import(&layout, &[image.to_owned()])
+    images::import(&cluster.layout, &[image.to_owned()])
 }
 
 /// Stops the cluster and removes everything of it. Returns whether there was any.

@@ -116,31 +116,35 @@ pub(crate) struct Ticker {
     label: String,
     start: Instant,
     shown: u64,
-    every: u64,
     terminal: bool,
 }
 
 impl Ticker {
+    /// Says at once what goes on.
     pub(crate) fn new(label: &str) -> Self {
-        let terminal = std::io::stderr().is_terminal();
         exec::say(label);
-        Self {
-            label: label.to_owned(),
-            start: Instant::now(),
-            shown: 0,
-            every: if terminal { 1 } else { 15 },
-            terminal,
-        }
+        Self::quiet(label)
+    }
+
+    /// Says nothing unless it takes long.
+    pub(crate) fn quiet(label: &str) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        Self { label: label.to_owned(), start: Instant::now(), shown: 0, terminal }
     }
 
     pub(crate) fn tick(&mut self) {
         let seconds = self.start.elapsed().as_secs();
-        if seconds < self.shown + self.every {
+        let every = match (self.terminal, self.shown) {
+            (true, 0) => 3,
+            (true, _) => 1,
+            (false, _) => 15,
+        };
+        if seconds < self.shown + every {
             return;
         }
         self.shown = seconds;
         if self.terminal {
-            eprint!("\r    {seconds} s");
+            eprint!("\r    {}: {seconds} s", self.label);
             std::io::stderr().flush().ok(); // a progress line that is not seen does no harm
         } else {
             eprintln!("    {}: {seconds} s", self.label);

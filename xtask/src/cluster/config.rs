@@ -398,3 +398,101 @@ pub(crate) const SYSCTLS: [&str; 5] = [
 pub(crate) fn binds() -> [(PathBuf, &'static str); 3] {
     [(KUBELET_ROOT.into(), "kubelet"), ("/var/lib/cni".into(), "cni-cache"), ("/var/log".into(), "var-log")]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::layout::Ports;
+    use super::*;
+
+    fn with_plan(mode: Mode, check: impl FnOnce(&Plan<'_>)) {
+        let layout = Layout::for_test("/var/lib/c");
+        let ports =
+            Ports { api: 1001, etcd: 1002, etcd_peer: 1003, controller_manager: 1004, scheduler: 1005 };
+        check(&Plan { layout: &layout, mode, addresses: Addresses::new([10, 50], ports) });
+    }
+
+    fn own(mode: Mode) -> Vec<&'static str> {
+        names(mode).into_iter().filter(|name| ![HOLDER, CONTAINERD].contains(name)).collect()
+    }
+
+    fn flag<'a>(args: &'a [String], name: &str) -> &'a str {
+        let found: Vec<_> = args.iter().filter_map(|arg| arg.strip_prefix(&format!("--{name}="))).collect();
+        assert_eq!(found.len(), 1, "--{name} in {args:?}");
+        found[0]
+    }
+
+    #[test]
+    fn without_a_node_nothing_listens_beyond_the_loopback_interface() {
+        with_plan(Mode::ControlPlane, |plan| {
+            assert_eq!(own(Mode::ControlPlane).len(), 4);
+            for name in own(Mode::ControlPlane) {
+                let args = plan.component(name).args;
+                let listening: Vec<_> = args
+                    .iter()
+                    .filter(|arg| arg.starts_with("--listen-") || arg.starts_with("--bind-"))
+                    .collect();
+                assert!(!listening.is_empty(), "{name} would listen on its default address");
+                for arg in listening {
+                    assert!(arg.contains("127.0.0.1"), "{name} {arg}");
+                }
+            }
+            assert_eq!(plan.server(), "https://127.0.0.1:1001");
+        });
+    }
+
+    #[test]
+    fn components_agree_on_ports_and_keys() {
+        with_plan(Mode::Full, |plan| {
+            let (etcd, api) = (plan.component("etcd").args, plan.component("kube-apiserver").args);
+            assert_eq!(flag(&etcd, "listen-client-urls"), flag(&api, "etcd-servers"));
+            assert_eq!(flag(&etcd, "trusted-ca-file"), flag(&api, "etcd-cafile"));
+            assert_eq!(flag(&etcd, "client-cert-auth"), "true");
+            assert_eq!(flag(&api, "secure-port"), "1001");
+            assert_eq!(flag(&api, "authorization-mode"), "Node,RBAC");
+            let controllers = plan.component("kube-controller-manager").args;
+            assert_eq!(
+                flag(&controllers, "service-account-private-key-file"),
+                flag(&api, "service-account-signing-key-file")
+            );
+            let kubelet = plan.kubelet_config();
+            assert_eq!(kubelet["authentication"]["x509"]["clientCAFile"], flag(&api, "client-ca-file"));
+            assert_eq!(kubelet["authentication"]["anonymous"]["enabled"], false);
+        });
+    }
+
+    #[test]
+    fn pods_services_and_the_cable_share_the_range_and_nothing_else() {
+        with_plan(Mode::Full, |plan| {
+            let cni = plan.cni();
+            assert_eq!(cni["plugins"][0]["ipam"]["ranges"][0][0]["subnet"], "10.50.0.0/18");
+            assert_eq!(cni["plugins"][0]["ipam"]["ranges"][0][0]["gateway"], "10.50.0.1");
+            let api = plan.component("kube-apiserver").args;
+            assert_eq!(flag(&api, "service-cluster-ip-range"), "10.50.128.0/17");
+            assert_eq!(flag(&api, "advertise-address"), flag(&plan.component("kubelet").args, "node-ip"));
+            assert!(plan.hosts().split(',').any(|host| host == "10.50.128.1"), "{}", plan.hosts());
+            assert!(plan.hosts().split(',').any(|host| host == "10.50.0.1"), "{}", plan.hosts());
+        });
+    }
+
+    #[test]
+    fn the_runtime_keeps_everything_below_the_state_folder_and_asks_for_no_privilege_it_may_lack() {
+        with_plan(Mode::Full, |plan| {
+            let files = plan.node_files(Path::new("/usr/lib/cni"), "overlayfs");
+            let (_, text) = files.iter().find(|(name, _)| *name == "config/containerd.toml").unwrap();
+            for line in ["root = ", "state = ", "address = ", "path = ", "conf_dir = "]
+                .map(|key| format!("{key}\"/var/lib/c/"))
+            {
+                assert!(text.contains(&format!("\n{line}")), "{line} in {text}");
+            }
+            assert!(text.contains("\nrestrict_oom_score_adj = true\n"), "{text}");
+            assert!(text.contains("\nsnapshotter = \"overlayfs\"\n"), "{text}");
+            let folders = folders(Mode::Full);
+            for (name, _) in files {
+                assert!(
+                    folders.contains(&name.rsplit_once('/').unwrap().0),
+                    "the folder of {name} is not made"
+                );
+            }
+        });
+    }
+}

@@ -60,6 +60,11 @@ impl Layout {
         Ok(Self { root })
     }
 
+    #[cfg(test)]
+    pub(crate) fn for_test(root: &str) -> Self {
+        Self::at(root.into()).unwrap()
+    }
+
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }

@@ -126,14 +126,17 @@ pub(crate) fn remove(layout: &Layout) -> anyhow::Result<bool> {
 /// may have been starting a container while it was killed.
 fn kill_all(layout: &Layout) -> anyhow::Result<()> {
     let start = Instant::now();
+    let mut all = Vec::new();
     loop {
         let processes = Leftovers::find(layout)?.processes;
         if processes.is_empty() {
+            process::wait_collected(&all);
             return Ok(());
         }
         for process in &processes {
             process.signal(Signal::KILL)?;
         }
+        all.extend(processes.iter().cloned());
         let remaining = process::wait_gone(processes, Duration::from_secs(5));
         if start.elapsed() > PATIENCE && !remaining.is_empty() {
             let pids: Vec<_> = remaining.iter().map(|process| process.pid.to_string()).collect();

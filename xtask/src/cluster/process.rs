@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid};
 use serde::{Deserialize, Serialize};
 
 use super::layout::{Layout, MARK};
@@ -49,6 +49,12 @@ impl Identity {
         self.boot == boot
             && parse_stat(stat)
                 .is_some_and(|(state, start)| start == self.start && !matches!(state, 'Z' | 'X'))
+    }
+
+    /// Whether it still has an entry in the process table, ended or not.
+    fn is_listed(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        parse_stat(&stat).is_some_and(|(_, start)| start == self.start)
     }
 
     /// Sends a signal to this very process; one that is gone is no error.
@@ -149,6 +155,24 @@ pub(crate) fn wait_gone(mut processes: Vec<Identity>, patience: Duration) -> Vec
     }
 }
 
+/// Waits a moment until ended processes are off the process table. Our own children we take off ourselves; the others
+/// are up to the machine's first process, which may be slow, and are then no more ours to worry about.
+pub(crate) fn wait_collected(processes: &[Identity]) {
+    let start = Instant::now();
+    while processes.iter().any(|process| process.is_listed() && !collect(process)) {
+        if start.elapsed() > Duration::from_secs(5) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Takes an ended child of ours off the process table.
+fn collect(process: &Identity) -> bool {
+    let pid = Pid::from_raw(process.pid);
+    pid.is_some_and(|pid| matches!(waitpid(Some(pid), WaitOptions::NOHANG), Ok(Some(_))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,7 +214,9 @@ mod tests {
         assert!(child.try_wait().unwrap().is_none(), "the wrong process was stopped");
         assert!(real.is_alive());
         real.signal(Signal::KILL).unwrap();
-        assert_eq!(wait_gone(vec![real], Duration::from_secs(20)), []);
-        child.wait().unwrap();
+        assert_eq!(wait_gone(vec![real.clone()], Duration::from_secs(20)), []);
+        assert!(real.is_listed(), "nobody has collected it yet");
+        wait_collected(std::slice::from_ref(&real));
+        assert!(!real.is_listed());
     }
 }

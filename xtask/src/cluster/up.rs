@@ -63,10 +63,7 @@ pub(super) fn lock() -> anyhow::Result<host::Lock> {
 /// The running cluster, if it is whole. A broken one is removed and none returned.
 fn running(checkout: &Checkout, layout: &Layout, mode: Mode) -> anyhow::Result<Option<Record>> {
     if let Some(record) = layout.record()?.filter(|record| record.ready) {
-        let dead: Vec<_> = config::names(record.mode)
-            .into_iter()
-            .filter(|name| !process::noted(layout, name).is_some_and(|process| process.is_alive()))
-            .collect();
+        let dead = dead(layout, &record);
         if dead.is_empty() {
             if mode == Mode::Full && record.mode == Mode::ControlPlane {
                 bail!("a cluster without a node is up\nhint: cargo xtask cluster down");
@@ -86,6 +83,14 @@ fn running(checkout: &Checkout, layout: &Layout, mode: Mode) -> anyhow::Result<O
     }
     leftovers::remove(layout).context("removing what another cluster left")?;
     Ok(None)
+}
+
+/// Names of the components that should run and do not.
+pub(super) fn dead(layout: &Layout, record: &Record) -> Vec<&'static str> {
+    config::names(record.mode)
+        .into_iter()
+        .filter(|name| !process::noted(layout, name).is_some_and(|process| process.is_alive()))
+        .collect()
 }
 
 /// Says what is missing on this machine for a node; what Debian's packages can give is installed.
@@ -280,6 +285,7 @@ fn wait_for(
     mut come_true: impl FnMut() -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
     let start = Instant::now();
+    let mut ticker = host::Ticker::quiet(&format!("waiting for {what}"));
     while !come_true()? {
         for name in config::names(record.mode) {
             if process::noted(layout, name).is_some_and(|process| !process.is_alive()) {
@@ -289,7 +295,9 @@ fn wait_for(
         if start.elapsed() > PATIENCE {
             bail!("waited {} s for {what}\nhint: cargo xtask cluster down, then up", PATIENCE.as_secs());
         }
+        ticker.tick();
         std::thread::sleep(Duration::from_millis(150));
     }
+    ticker.finish();
     Ok(())
 }

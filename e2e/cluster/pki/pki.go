@@ -1,4 +1,5 @@
-package main
+// Package pki makes the embedded cluster's certificates, keys and kubeconfigs.
+package pki
 
 import (
 	"crypto/ecdsa"
@@ -44,9 +45,9 @@ type leaf struct {
 	client bool
 }
 
-// pkiMain writes every authority, certificate, ServiceAccount key and
+// Main writes every authority, certificate, ServiceAccount key and
 // kubeconfig of the cluster into a directory that must not hold any yet.
-func pkiMain(args []string) error {
+func Main(args []string) error {
 	flags := flag.NewFlagSet("pki", flag.ContinueOnError)
 	dir := flags.String("dir", "", "directory to write to")
 	server := flags.String("server", "", "URL of the API server, as clients reach it")

@@ -1,4 +1,5 @@
-package main
+// Package dns is the embedded cluster's DNS server: it knows Services and nothing else.
+package dns
 
 import (
 	"context"
@@ -28,10 +29,10 @@ const (
 	recordTTL     = 5 // seconds, as in CoreDNS' Kubernetes plugin
 )
 
-// dnsMain answers `<service>.<namespace>.svc.cluster.local` with the Service's
+// Main answers `<service>.<namespace>.svc.cluster.local` with the Service's
 // address, or with its pods' where it has none. Other names do not exist: the
 // cluster has no way out of the machine.
-func dnsMain(args []string) error {
+func Main(args []string) error {
 	flags := flag.NewFlagSet("cluster-dns", flag.ContinueOnError)
 	kubeconfig := flags.String("kubeconfig", "", "path of the kubeconfig")
 	listen := flags.String("listen", "", "UDP and TCP address to answer on")
