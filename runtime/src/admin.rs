@@ -10,6 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
 
 use crate::readiness::Readiness;
 use crate::serve::{self, Limits};
@@ -41,11 +42,20 @@ pub async fn serve(
     registry: Arc<Registry>,
     shutdown: Shutdown,
 ) -> io::Result<()> {
-    let listener = serve::listen(address).await?;
+    serve_on(serve::listen(address).await?, readiness, registry, shutdown).await;
+    Ok(())
+}
+
+/// Serves [`router`] on a listener until `shutdown`, over plain HTTP.
+pub async fn serve_on(
+    listener: TcpListener,
+    readiness: Readiness,
+    registry: Arc<Registry>,
+    shutdown: Shutdown,
+) {
     let limits = Limits { connections: 64, ..Limits::default() };
     serve::serve(listener, None, router(readiness, registry), limits, serve::Counters::default(), shutdown)
         .await;
-    Ok(())
 }
 
 fn answer_ready(readiness: &Readiness) -> Response {

@@ -1,0 +1,208 @@
+//! Wiring: from flags to a running webhook, and to an exit code.
+
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::middleware::from_fn_with_state;
+use clap::Parser as _;
+use jiff::Timestamp;
+use kube::Client;
+use sealedenv_audit::{Action, Actor, AuditError, FileSink, Log, Outcome, Record, Sink, StdoutSink};
+use sealedenv_runtime::log::Format;
+use sealedenv_runtime::metrics::Requests;
+use sealedenv_runtime::readiness::Readiness;
+use sealedenv_runtime::serve::{self, Limits};
+use sealedenv_runtime::shutdown::{self, Shutdown};
+use sealedenv_runtime::tls::Certificates;
+use sealedenv_runtime::{admin, crypto, log, metrics as registry};
+
+use crate::args::Args;
+use crate::cache::Cache;
+use crate::metrics::Metrics;
+use crate::registration::Registration;
+use crate::rotation::{Plan, Rotation};
+use crate::router::{Admission, router};
+use crate::trail::{self, Trail};
+use crate::waiting;
+
+/// The webhook's name in logs and records.
+const COMPONENT: &str = "sealedenv-webhook";
+
+/// How long to go on serving after the signal: API servers keep connections, and learn late that we are going.
+const LINGER: Duration = Duration::from_secs(3);
+
+/// Why the webhook ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Logging could not be set up.
+    #[error("setting up logging")]
+    Log(#[from] log::InitError),
+    /// Signals could not be caught.
+    #[error("catching signals")]
+    Signals(#[source] std::io::Error),
+    /// The audit trail could not be opened.
+    #[error("opening the audit trail")]
+    Audit(#[from] AuditError),
+    /// The thread of the audit trail could not be started.
+    #[error("starting the thread of the audit trail")]
+    Thread(#[source] std::io::Error),
+    /// No API client could be made.
+    #[error("finding the API server")]
+    Client(#[source] Box<kube::Error>),
+    /// TLS cannot be served.
+    #[error("setting up TLS")]
+    Tls(#[source] rustls::Error),
+    /// An address cannot be listened on.
+    #[error("listening on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+impl RunError {
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Audit(AuditError::NoSink) => Some(
+                "give --audit-file or --audit-stdout, or accept the loss with --audit-failure-policy=open",
+            ),
+            Self::Client(_) => Some("run it in a pod with a ServiceAccount, or set KUBECONFIG"),
+            Self::Listen { .. } => Some("choose other addresses with --https-listen and --http-listen"),
+            Self::Log(_) | Self::Signals(_) | Self::Audit(_) | Self::Thread(_) | Self::Tls(_) => None,
+        }
+    }
+}
+
+/// Runs until a signal, or a failure to start.
+pub async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut text = format!("error: {error}");
+            let mut source = std::error::Error::source(&error);
+            while let Some(cause) = source {
+                text += &format!(": {cause}");
+                source = cause.source();
+            }
+            if let Some(hint) = error.hint() {
+                text += &format!("\nhint: {hint}");
+            }
+            eprintln!("{text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<(), RunError> {
+    let format = if std::io::stderr().is_terminal() { Format::Text } else { Format::Json };
+    log::init(args.log_format.unwrap_or(format), &args.log_level)?;
+    crypto::install();
+    let shutdown = shutdown::signal().map_err(RunError::Signals)?;
+
+    let build =
+        registry::Build { version: env!("CARGO_PKG_VERSION").to_owned(), component: COMPONENT.to_owned() };
+    let mut registry = registry::registry("sealedenv_webhook", &build);
+    let metrics = Metrics::register(&mut registry);
+    let requests = Requests::register(&mut registry);
+    let connections = serve::Counters::register(&mut registry);
+    let records = trail::Counters::register(&mut registry);
+    let readiness = Readiness::new();
+    let (certificate, cache) = (readiness.gate("certificate"), readiness.gate("sealedenvs"));
+
+    let listen = |address| async move {
+        serve::listen(address).await.map_err(|source| RunError::Listen { address, source })
+    };
+    let (probes, listener) = (listen(args.http_listen).await?, listen(args.https_listen).await?);
+    let certificates = Certificates::new();
+    let tls = certificates.server_config().map_err(RunError::Tls)?;
+    let (trail, thread) =
+        Trail::start(open_log(&args)?, records, Timestamp::now).map_err(RunError::Thread)?;
+    let client = Client::try_default().await.map_err(|error| RunError::Client(Box::new(error)))?;
+
+    // Probes are answered until the very end: the last answers are about what is being finished.
+    let ended = Shutdown::new();
+    let probes = tokio::spawn(admin::serve_on(probes, readiness.clone(), Arc::new(registry), ended.clone()));
+    let known = Cache::default();
+    let (waiting, queue) = waiting::queue();
+    let tasks = [
+        tokio::spawn(known.clone().follow(client.clone(), cache, shutdown.clone())),
+        tokio::spawn(waiting::report(client.clone(), args.instance.clone(), queue, shutdown.clone())),
+        tokio::spawn(registration(&args).keep(
+            client,
+            rotation(&args),
+            certificates,
+            certificate,
+            shutdown.clone(),
+        )),
+        tokio::spawn({
+            let shutdown = shutdown.clone();
+            async move {
+                shutdown.triggered().await;
+                readiness.end();
+            }
+        }),
+    ];
+    record(&trail, &args, Action::Start).await;
+
+    let admission = Admission {
+        environments: Arc::new(known),
+        default_delivery: args.default_delivery.into(),
+        trail: trail.clone(),
+        metrics,
+        waiting,
+    };
+    let router = router(admission).layer(from_fn_with_state(requests, Requests::layer));
+    let limits = Limits { linger: LINGER, ..Limits::default() };
+    tracing::info!(address = %args.https_listen, version = env!("CARGO_PKG_VERSION"), "serving");
+    serve::serve(listener, Some(tls), router, limits, connections, shutdown).await;
+
+    for task in tasks {
+        if task.await.is_err() {
+            tracing::error!("a task ended in a panic");
+        }
+    }
+    record(&trail, &args, Action::Stop).await;
+    drop(trail);
+    let _panic_was_logged = tokio::task::spawn_blocking(|| thread.join()).await;
+    ended.trigger();
+    let _panic_was_logged = probes.await;
+    Ok(())
+}
+
+fn registration(args: &Args) -> Registration {
+    Registration {
+        configuration: args.webhook_configuration.clone(),
+        service: args.service_name.clone(),
+        namespace: args.namespace.clone(),
+    }
+}
+
+fn rotation(args: &Args) -> Rotation {
+    Rotation::new(Plan::new(&args.service_name, &args.namespace, args.certificate_lifetime))
+}
+
+fn open_log(args: &Args) -> Result<Log, AuditError> {
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    if let Some(path) = &args.audit_file {
+        sinks.push(Box::new(FileSink::new(path, sealedenv_audit::Rotation::default())));
+    }
+    if args.audit_stdout {
+        sinks.push(Box::new(StdoutSink::new()));
+    }
+    Log::open(sinks, args.instance.as_str(), args.audit_failure_policy.into())
+}
+
+/// Puts our own start or stop on the trail. Neither gives anything to anybody, so neither waits for a sink that fails:
+/// that shows in the log, in a metric, and in every admission that is refused.
+async fn record(trail: &Trail, args: &Args, action: Action) {
+    let record = Record::new(action, Actor::webhook(args.instance.as_str()), Outcome::Ok)
+        .detail(concat!("version ", env!("CARGO_PKG_VERSION")));
+    if trail.record(record).await.is_err() {
+        tracing::warn!(action = action.as_str(), "not on the audit trail");
+    }
+}
