@@ -10,7 +10,7 @@ use std::{
 use jiff::Timestamp;
 
 use crate::{
-    log::{Counters, FailurePolicy, Refused, SinkState, Timeouts, Verdict},
+    log::{Board, Counters, FailurePolicy, Refused, SinkState, Timeouts, Verdict},
     record::{Gap, Record},
     sink::{Sink, SinkError},
     worker::{self, Answer, Job},
@@ -18,15 +18,15 @@ use crate::{
 
 /// All sinks and what is known of them.
 pub(crate) struct Desk {
-    pub(crate) counters: Counters,
-    pub(crate) slots: Vec<Slot>,
+    counters: Counters,
+    slots: Vec<Slot>,
     answers: mpsc::Receiver<Answer>,
     timeouts: Timeouts,
 }
 
 /// One sink.
-pub(crate) struct Slot {
-    pub(crate) state: SinkState,
+struct Slot {
+    state: SinkState,
     /// None once the desk is being closed.
     jobs: Option<mpsc::Sender<Job>>,
     /// The job that the sink has not answered yet. It gets no other one before it has.
@@ -94,6 +94,11 @@ impl Desk {
         }
         let sinks = self.slots.iter().map(|slot| slot.state.name.as_str()).collect::<Vec<_>>().join(", ");
         Err(Refused { sinks, source })
+    }
+
+    /// A copy of the books.
+    pub(crate) fn board(&self) -> Board {
+        Board { counters: self.counters, sinks: self.slots.iter().map(|slot| slot.state.clone()).collect() }
     }
 
     /// Books the answers of sinks that were late.

@@ -237,10 +237,10 @@ impl Sink for FileSink {
     }
 
     fn append(&mut self, lines: &[String]) -> Result<(), SinkError> {
-        self.ready()?;
-        // Put back only if the file may be used again; otherwise it is closed, and opened anew by `resume`.
+        // Put back only if the file may be used again; otherwise it is closed, and opened anew by `resume`. It is not
+        // opened here: the lines continue the chain that `resume` told.
         let Some(mut open) = self.open.take() else {
-            return Err(SinkError::Replaced { path: self.path.clone() });
+            return Err(self.cannot_open(io::ErrorKind::NotConnected.into()));
         };
         self.check(&open)?;
         let text = lines.iter().fold(Vec::new(), |mut text, line| {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, TryLockError},
     time::Duration,
 };
 
@@ -98,6 +98,15 @@ pub struct Log {
     queue: Mutex<Queue>,
     changed: Condvar,
     desk: Mutex<Desk>,
+    /// What the desk knew when it was last free: to be read without waiting for a sink.
+    board: Mutex<Board>,
+}
+
+/// A copy of the books.
+#[derive(Clone, Default)]
+pub(crate) struct Board {
+    pub(crate) counters: Counters,
+    pub(crate) sinks: Vec<SinkState>,
 }
 
 /// Calls that wait to be written.
@@ -163,7 +172,8 @@ impl Log {
             return Err(AuditError::NoSink);
         }
         let desk = Desk::open(sinks, &writer.into().into(), timeouts).map_err(AuditError::Thread)?;
-        Ok(Self { policy, queue: Mutex::default(), changed: Condvar::new(), desk: Mutex::new(desk) })
+        let board = Mutex::new(desk.board());
+        Ok(Self { policy, queue: Mutex::default(), changed: Condvar::new(), desk: Mutex::new(desk), board })
     }
 
     /// Records one thing. See [`Log::record_all`].
@@ -203,24 +213,31 @@ impl Log {
         }
     }
 
-    /// What was counted so far.
+    /// What was counted so far. Does not wait for sinks.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        unpoisoned(self.desk.lock()).counters
+        unpoisoned(self.board.lock()).counters
     }
 
-    /// Records that were lost so far ([`FailurePolicy::Open`] only).
+    /// Records that were lost so far ([`FailurePolicy::Open`] only). Does not wait for sinks.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.counters().lost
     }
 
-    /// How each sink does.
+    /// How each sink does. Does not wait for sinks: while a call is being written, what was known before it.
     #[must_use]
     pub fn sinks(&self) -> Vec<SinkState> {
-        let mut desk = unpoisoned(self.desk.lock());
-        desk.settle();
-        desk.slots.iter().map(|slot| slot.state.clone()).collect()
+        let desk = match self.desk.try_lock() {
+            Ok(desk) => Some(desk),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        if let Some(mut desk) = desk {
+            desk.settle();
+            *unpoisoned(self.board.lock()) = desk.board();
+        }
+        unpoisoned(self.board.lock()).sinks.clone()
     }
 
     fn answer(&self, verdict: Verdict) -> Result<(), AuditError> {
@@ -244,7 +261,9 @@ struct Turn<'a> {
 impl Turn<'_> {
     fn write(mut self) {
         let records = self.calls.iter_mut().flat_map(|call| std::mem::take(&mut call.records)).collect();
-        self.verdict = Some(unpoisoned(self.log.desk.lock()).write(records, self.log.policy));
+        let mut desk = unpoisoned(self.log.desk.lock());
+        self.verdict = Some(desk.write(records, self.log.policy));
+        *unpoisoned(self.log.board.lock()) = desk.board();
     }
 }
 

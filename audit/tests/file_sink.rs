@@ -1,6 +1,6 @@
 //! The file sink on a real file system.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // in functions that tests share
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // in functions that tests share; a child says what it did
 
 mod any;
 
@@ -75,6 +75,21 @@ fn a_new_process_continues_the_chain_of_the_file() {
     }
     assert_eq!(fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(folder.names(), ["audit.jsonl"]);
+}
+
+/// Lines that were made for another position must not get in.
+#[test]
+fn a_sink_that_was_not_asked_where_it_stands_takes_nothing() {
+    let folder = Folder::new();
+    let (line, _) = append(&Head::genesis("op"), time(0), &numbered(1));
+    let mut sink = FileSink::new(folder.path(), NEVER);
+    assert!(matches!(sink.append(std::slice::from_ref(&line)).unwrap_err(), SinkError::Open { .. }));
+    write(&mut sink, 1).unwrap();
+    fs::remove_file(folder.path()).unwrap();
+    for _ in 0..2 {
+        sink.append(std::slice::from_ref(&line)).unwrap_err();
+    }
+    assert!(!folder.path().exists());
 }
 
 #[test]
