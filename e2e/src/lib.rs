@@ -1,1 +1,11 @@
 //! Harness for black-box tests: runs kubectl and the built binaries, never the libraries.
+//!
+//! - [`setting`]: where everything is, from the environment that `cargo xtask test` sets.
+//! - [`cluster`]: kubectl, temporary namespaces, waiting on conditions.
+//! - [`seal`](mod@seal): the CLI as a developer would use it, and manifests.
+//!
+//! Tests wait on conditions with a deadline. What a wait last saw is part of its failure.
+
+pub mod cluster;
+pub mod seal;
+pub mod setting;

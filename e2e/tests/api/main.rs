@@ -1,0 +1,5 @@
+//! A real API server and no pods: what the CRDs say by themselves, and programs started by the tests.
+
+mod crd;
+mod format;
+mod start;

@@ -1,0 +1,8 @@
+//! Real pods in a real cluster, with the chart installed. `cargo xtask test e2e` provides both.
+
+mod audit;
+mod keys;
+mod pods;
+mod refusal;
+mod secrets;
+mod survival;
