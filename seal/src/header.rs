@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
 
 use crate::scope::OPEN;
+use crate::small_order::is_small_order;
 use crate::{
     Fingerprint, MAX_HEADER, MAX_LINE, MAX_LINE_POST_QUANTUM, MAX_STANZAS, MAX_VALUE, ParseError, Scope,
     ScopeError, ScopeKind,
@@ -239,12 +240,7 @@ impl Stanzas {
                 return Err(ParseError::Malformed("a stanza of ours has a body"));
             }
             X25519_TAG => {
-                let well_formed = matches!(args, [share] if decode_32(share.as_bytes()).is_some())
-                    && body.full_lines == 0
-                    && body.last_line.len() == ENCODED_32;
-                if !well_formed {
-                    return Err(ParseError::Malformed("an X25519 stanza is not as age writes it"));
-                }
+                check_x25519(args, body)?;
                 self.x25519 += 1;
             }
             _ if tag.ends_with(GREASE) => {}
@@ -260,6 +256,19 @@ impl Stanzas {
 /// The part of a stanza type that is shown. Types are ASCII by then.
 fn cut(tag: &str) -> &str {
     tag.get(..UNKNOWN_CHARS).unwrap_or(tag)
+}
+
+fn check_x25519(args: &[&str], body: &Body<'_>) -> Result<(), ParseError> {
+    const FLAW: ParseError = ParseError::Malformed("an X25519 stanza is not as age writes it");
+    let [share] = args else { return Err(FLAW) };
+    let share = decode_32(share.as_bytes()).ok_or(FLAW)?;
+    if body.full_lines != 0 || body.last_line.len() != ENCODED_32 {
+        return Err(FLAW);
+    }
+    if is_small_order(&share) {
+        return Err(ParseError::Malformed("an X25519 key share is of small order: any key would open it"));
+    }
+    Ok(())
 }
 
 fn read_scope(args: &[&str]) -> Result<Scope, ParseError> {

@@ -54,6 +54,7 @@ mod recipient;
 mod scope;
 mod seal;
 mod sealed;
+mod small_order;
 
 pub use identity::{Identity, IdentityError};
 pub use keyring::Keyring;

@@ -49,7 +49,7 @@ pub enum OpenError {
     /// The payload was changed, cut or extended after sealing.
     #[error("the payload was changed after sealing")]
     PayloadDamaged,
-    /// The age library refused the header for a reason that the scan does not see, such as a key share of small order.
+    /// The age library refused the header for a reason that the scan did not find: a defect of ours.
     #[error("the sealed value is malformed: age refuses its header")]
     Malformed,
 }

@@ -7,6 +7,8 @@ use age_core::primitives::bech32_decode;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::small_order::is_small_order;
+
 /// A public key that values are sealed to: `age1…`, of age's X25519 type.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Recipient(age::x25519::Recipient);
@@ -125,20 +127,15 @@ fn point_of(text: &str) -> Result<[u8; 32], RecipientError> {
 ///
 /// - A coordinate that is not reduced modulo 2²⁵⁵ − 19 seals to nobody: the stanza's key is derived from the bytes
 ///   as given, the holder's from the reduced ones.
-/// - A point of small order gives a shared secret of zeros: everybody could open the value (and the age crate
-///   panics on it).
+/// - A point of small order seals to everybody (and the age crate panics on it).
 fn is_usable(point: &[u8; 32]) -> bool {
-    let reduced = {
-        // 2²⁵⁵ − 19, most significant byte first: 7f, thirty times ff, ed.
-        let mut prime = [0xff_u8; 32];
-        prime[0] = 0x7f;
-        prime[31] = 0xed;
-        let mut big_endian = *point;
-        big_endian.reverse();
-        big_endian < prime
-    };
-    // Any scalar will do: clamping makes it a multiple of eight, which sends every point of small order to zero.
-    reduced && x25519_dalek::x25519([1; 32], *point) != [0; 32]
+    // 2²⁵⁵ − 19, most significant byte first: 7f, thirty times ff, ed.
+    let mut prime = [0xff_u8; 32];
+    prime[0] = 0x7f;
+    prime[31] = 0xed;
+    let mut big_endian = *point;
+    big_endian.reverse();
+    big_endian < prime && !is_small_order(point)
 }
 
 // === impl Fingerprint ===

@@ -6,10 +6,20 @@ use super::{ALICE, BOB, Case};
 const SCOPE: &str = "v1 strict shop checkout API_KEY";
 
 pub(super) fn cases() -> Vec<Case> {
-    [files(), bodies(), scopes(), scopes_twice(), recipients(), bounds(), passphrases(), payloads()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        files(),
+        bodies(),
+        scopes(),
+        scopes_twice(),
+        recipients(),
+        small_orders(),
+        bounds(),
+        passphrases(),
+        payloads(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn malformed(name: &'static str, about: &'static str, file: &Built) -> Case {
@@ -214,7 +224,7 @@ fn recipients() -> Vec<Case> {
     let x25519 = |name, about, first_line: &str, body: &[u8]| {
         malformed(name, about, &usual(name).stanza(first_line, body).build())
     };
-    let share = "A".repeat(43);
+    let share = format!("C{}", "A".repeat(42));
     vec![
         to("to-empty", "a list of no recipients", ""),
         to("to-short", "a fingerprint of 15 digits", " c9c95a863d23c00"),
@@ -237,19 +247,52 @@ fn recipients() -> Vec<Case> {
         x25519(
             "x25519-share-short",
             "a key share of 31 bytes",
-            &format!("X25519 {}", "A".repeat(42)),
+            &format!("X25519 C{}", "A".repeat(41)),
             &[0; 32],
         ),
         x25519(
             "x25519-share-unused-bits",
             "a key share with an unused bit set",
-            &format!("X25519 {}B", "A".repeat(42)),
+            &format!("X25519 C{}B", "A".repeat(41)),
             &[0; 32],
         ),
         x25519("x25519-share-padded", "a key share with padding", &format!("X25519 {share}="), &[0; 32]),
         x25519("x25519-body-short", "a wrapped key of 31 bytes", &format!("X25519 {share}"), &[0; 31]),
         x25519("x25519-body-long", "a wrapped key of 33 bytes", &format!("X25519 {share}"), &[0; 33]),
         x25519("x25519-body-two-lines", "a wrapped key of 80 bytes", &format!("X25519 {share}"), &[0; 80]),
+    ]
+}
+
+/// With a share of small order the wrapping key is known, so that these would open with any key.
+fn small_orders() -> Vec<Case> {
+    let share = |name, about, share: &str| {
+        let share = hex::decode(share).expect("hex").try_into().expect("32 bytes");
+        let forge = Forge::new(name).scope(SCOPE).to(&[&ALICE]);
+        malformed(name, about, &forge.x25519_small_order(&ALICE, share).build())
+    };
+    let ends = |first: &str, middle: &str, last: &str| format!("{first}{}{last}", middle.repeat(30));
+    vec![
+        share("x25519-order-zero", "a key share of zeros", &ends("00", "00", "00")),
+        share("x25519-order-one", "a key share of one", &ends("01", "00", "00")),
+        share(
+            "x25519-order-eight-a",
+            "a key share of order eight",
+            "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+        ),
+        share(
+            "x25519-order-eight-b",
+            "the other key share of order eight",
+            "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+        ),
+        share("x25519-order-p-less-one", "a key share of p - 1", &ends("ec", "ff", "7f")),
+        share("x25519-order-p", "a key share of p, which is zero", &ends("ed", "ff", "7f")),
+        share("x25519-order-p-and-one", "a key share of p + 1, which is one", &ends("ee", "ff", "7f")),
+        share("x25519-order-top-bit", "a key share of zero with its unused bit set", &ends("00", "00", "80")),
+        malformed(
+            "x25519-order-beside",
+            "a key share of small order beside one that fits",
+            &usual("x25519-order-beside").x25519_small_order(&ALICE, [0; 32]).build(),
+        ),
     ]
 }
 

@@ -100,13 +100,6 @@ fn keys() -> Vec<Case> {
         let file = Forge::new(name).scope(SCOPE).to(&[&ALICE]).stanza(first_line, &[7; 32]).build();
         Case::formed(name, "UnknownRecipientType", about, (USUAL, TO_ALICE), &file)
     };
-    // A point of order eight.
-    let small = "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800";
-    let small: [u8; 32] = hex::decode(small).expect("hex").try_into().expect("32 bytes");
-    let low = |name, about, point: [u8; 32]| {
-        let file = Forge::new(name).scope(SCOPE).to(&[&ALICE]).x25519_small_order(&ALICE, point).build();
-        Case::formed(name, "Malformed", about, (USUAL, TO_ALICE), &file)
-    };
     vec![
         Case::formed(
             "key-other",
@@ -142,8 +135,6 @@ fn keys() -> Vec<Case> {
             "a type in other letters is another type",
             &format!("x25519 {}", "A".repeat(43)),
         ),
-        low("key-share-zero", "a key share of zeros: any key would open it", [0; 32]),
-        low("key-share-order-eight", "a key share of order eight", small),
     ]
 }
 
