@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::layout::{Addresses, CGROUP, Layout, Mode, NODE};
+use super::layout::{Addresses, Layout, Mode, NODE};
 
 /// The image that holds a pod's namespaces.
 pub(crate) const PAUSE: &str = "localhost/sealedenv/pause:v1";
@@ -299,7 +299,7 @@ conf_dir = {cni}
             "tlsPrivateKeyFile": self.pki("kubelet-server.key"),
             "containerRuntimeEndpoint": format!("unix://{}", self.layout.text("containerd/sock")),
             "cgroupDriver": "cgroupfs",
-            "cgroupRoot": format!("/{CGROUP}"),
+            "cgroupRoot": format!("/{}", self.layout.group()),
             "enforceNodeAllocatable": ["none"],
             "failSwapOn": false,
             "failCgroupV1": false,

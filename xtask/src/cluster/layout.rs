@@ -3,20 +3,20 @@
 use std::{
     fs,
     net::Ipv4Addr,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::host;
 
 /// Name of the node, and of the cluster in the kubeconfig.
 pub(crate) const NODE: &str = "sealedenv";
-/// The host's end of the cable to the node. At most one full cluster is up on a machine.
-pub(crate) const LINK: &str = "senv0";
-/// Below this control group are all pods.
-pub(crate) const CGROUP: &str = "sealedenv-cluster";
+/// How the names of all clusters' links begin.
+pub(crate) const LINK_PREFIX: &str = "senv-";
 /// Every process of the cluster carries this variable with the state folder as its value, containers excepted.
 pub(crate) const MARK: &str = "SEALEDENV_CLUSTER_PROCESS";
 
@@ -67,6 +67,21 @@ impl Layout {
 
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The host's end of the cable to the node. Named after the folder, so that several clusters can be up, and one whose
+    /// folder was deleted can still be taken away. The kernel allows 15 characters.
+    pub(crate) fn link(&self) -> String {
+        format!("{LINK_PREFIX}{}", self.short_name())
+    }
+
+    /// The control group that all pods are below.
+    pub(crate) fn group(&self) -> String {
+        format!("sealedenv-{}", self.short_name())
+    }
+
+    fn short_name(&self) -> String {
+        hex::encode(&Sha256::digest(self.root.as_os_str().as_bytes())[..4])
     }
 
     /// A path below the state folder.
@@ -247,16 +262,27 @@ impl Addresses {
     }
 }
 
-/// `SEALEDENV_CLUSTER_NET` as two octets, such as `10.98`.
-pub(crate) fn prefix_from_env() -> anyhow::Result<[u8; 2]> {
-    match std::env::var("SEALEDENV_CLUSTER_NET") {
-        Ok(text) if !text.is_empty() => parse_prefix(&text).with_context(|| {
-            format!(
-                "SEALEDENV_CLUSTER_NET={text} must be the first two octets of a private range, such as 10.98"
-            )
-        }),
-        _ => Ok([10, 98]),
+/// The first two octets of a range that this machine, with these routes, does not use: `SEALEDENV_CLUSTER_NET`, such as
+/// `10.98`, or one of the usual ones.
+pub(crate) fn free_prefix(routes: &str, wanted: Option<&str>) -> anyhow::Result<[u8; 2]> {
+    let candidates: Vec<[u8; 2]> = match wanted {
+        Some(text) => vec![parse_prefix(text).with_context(|| {
+            format!("SEALEDENV_CLUSTER_NET={text} must be two octets of a private range, such as 10.98")
+        })?],
+        None => (98..108).map(|second| [10, second]).collect(),
+    };
+    let mut taken = None;
+    for prefix in candidates {
+        match colliding_route(routes, prefix) {
+            None => return Ok(prefix),
+            Some(route) => taken = Some((prefix, route)),
+        }
     }
+    let ([first, second], route) = taken.context("no range to choose from")?;
+    bail!(
+        "the cluster would take {first}.{second}.0.0/16, which this machine uses: {route}\n\
+         hint: name another private range, such as SEALEDENV_CLUSTER_NET=10.123"
+    )
 }
 
 fn parse_prefix(text: &str) -> Option<[u8; 2]> {
@@ -266,7 +292,7 @@ fn parse_prefix(text: &str) -> Option<[u8; 2]> {
 }
 
 /// The first route in the output of `ip -4 route show table all` that collides with the cluster's /16.
-pub(crate) fn colliding_route(routes: &str, prefix: [u8; 2]) -> Option<&str> {
+fn colliding_route(routes: &str, prefix: [u8; 2]) -> Option<&str> {
     let ours = u32::from(Ipv4Addr::new(prefix[0], prefix[1], 0, 0));
     routes.lines().map(str::trim).find(|route| {
         let mut words = route.split_whitespace();
@@ -340,6 +366,26 @@ mod tests {
         for bad in ["8.8", "172.32", "10", "10.98.0", "10.256", "a.b", ""] {
             assert_eq!(parse_prefix(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn each_cluster_has_names_of_its_own_that_the_kernel_takes() {
+        let (one, other) = (Layout::for_test("/var/lib/a"), Layout::for_test("/var/lib/b"));
+        assert_ne!(one.link(), other.link());
+        assert_ne!(one.group(), other.group());
+        assert_eq!(one.link(), Layout::for_test("/var/lib/a").link());
+        assert!(one.link().len() <= 15);
+    }
+
+    #[test]
+    fn a_free_range_is_chosen_unless_one_is_named() {
+        let routes = "10.98.0.0/16 via 10.98.64.2 dev senv-1\n10.98.64.0/30 dev senv-1 scope link\n";
+        assert_eq!(free_prefix("", None).unwrap(), [10, 98]);
+        assert_eq!(free_prefix(routes, None).unwrap(), [10, 99]);
+        assert_eq!(free_prefix(routes, Some("172.20")).unwrap(), [172, 20]);
+        let error = free_prefix(routes, Some("10.98")).unwrap_err().to_string();
+        assert!(error.contains("this machine uses: 10.98.0.0/16 via"), "{error}");
+        assert!(free_prefix(routes, Some("8.8")).is_err());
     }
 
     #[test]

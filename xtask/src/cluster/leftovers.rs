@@ -15,16 +15,18 @@ use rustix::{
     process::Signal,
 };
 
-use crate::{exec, host};
+use crate::exec;
 
 use super::{
-    layout::{CGROUP, LINK, Layout, Record},
+    layout::{LINK_PREFIX, Layout, Record},
     node::{hierarchies, mount_table},
     process::{self, Identity},
 };
 
 /// How long processes may take to die and control groups to empty. They take milliseconds; this is for a stuck disk.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+const LINKS: &str = "/sys/class/net";
 
 /// What is there of a cluster.
 #[derive(Debug, Default)]
@@ -40,9 +42,7 @@ impl Leftovers {
     /// Looks for everything that a cluster with this state folder may have left.
     pub(crate) fn find(layout: &Layout) -> anyhow::Result<Self> {
         let mountinfo = fs::read_to_string("/proc/self/mountinfo").context("reading the mount table")?;
-        // The link and the control group exist once on a machine: they are left alone while another cluster lives.
-        let ours = host::is_root() && !matches!(link_owner(layout), Owner::Other(_));
-        let groups = if ours { existing_groups(&mountinfo) } else { vec![] };
+        let groups = existing_groups(&mountinfo, &layout.group());
         let mut processes = process::marked(layout.root());
         for group in &groups {
             processes.extend(members(group).into_iter().filter_map(|pid| Identity::of(pid).ok()));
@@ -53,7 +53,7 @@ impl Leftovers {
             processes,
             groups,
             mounts: mounts_below(&mountinfo, layout.root()),
-            link: ours && link_path().exists(),
+            link: link_path(layout).exists(),
         })
     }
 
@@ -66,33 +66,6 @@ impl Leftovers {
     }
 }
 
-/// Whose the machine's one link to a node is.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Owner {
-    /// There is none, or its cluster is dead.
-    Nobody,
-    /// This state folder's.
-    Ours,
-    /// A running cluster's with another state folder.
-    Other(PathBuf),
-}
-
-pub(crate) fn link_owner(layout: &Layout) -> Owner {
-    let Ok(alias) = fs::read_to_string(link_path().join("ifalias")) else { return Owner::Nobody };
-    let root = PathBuf::from(alias.trim());
-    if root == layout.root() {
-        Owner::Ours
-    } else if process::marked(&root).is_empty() {
-        Owner::Nobody
-    } else {
-        Owner::Other(root)
-    }
-}
-
-fn link_path() -> PathBuf {
-    Path::new("/sys/class/net").join(LINK)
-}
-
 /// Removes all of it; returns whether there was anything. The state folder goes last, so that an interrupted removal
 /// is found and finished by the next one.
 pub(crate) fn remove(layout: &Layout) -> anyhow::Result<bool> {
@@ -102,7 +75,7 @@ pub(crate) fn remove(layout: &Layout) -> anyhow::Result<bool> {
     }
     kill_all(layout)?;
     if found.link {
-        remove_link()?;
+        remove_link(layout)?;
     }
     // Found anew: what the processes had mounted and grouped may have changed while they ended.
     let now = Leftovers::find(layout)?;
@@ -114,8 +87,11 @@ pub(crate) fn remove(layout: &Layout) -> anyhow::Result<bool> {
         remove_group(group)?;
     }
     if let Some(record) = &now.record {
-        for made in &record.made {
-            fs::remove_dir(made).ok(); // empty, or somebody uses it by now and it stays
+        // Another cluster may have mounted on them in its node; removing them here would tear its mounts away.
+        if !other_links() {
+            for made in &record.made {
+                fs::remove_dir(made).ok(); // empty, or somebody uses it by now and it stays
+            }
         }
         remove_folder(layout)?;
     }
@@ -145,10 +121,20 @@ fn kill_all(layout: &Layout) -> anyhow::Result<()> {
     }
 }
 
-fn remove_link() -> anyhow::Result<()> {
-    let outcome = exec::read(Command::new("ip").args(["link", "delete", LINK]));
+fn link_path(layout: &Layout) -> PathBuf {
+    Path::new(LINKS).join(layout.link())
+}
+
+fn remove_link(layout: &Layout) -> anyhow::Result<()> {
+    let outcome = exec::read(Command::new("ip").args(["link", "delete", &layout.link()]));
     // The kernel removes it by itself with the node's network namespace, perhaps just now.
-    if link_path().exists() { outcome.map(drop) } else { Ok(()) }
+    if link_path(layout).exists() { outcome.map(drop) } else { Ok(()) }
+}
+
+/// Whether another cluster's node is connected; ours is gone by now.
+fn other_links() -> bool {
+    let Ok(links) = fs::read_dir(LINKS) else { return true };
+    links.flatten().any(|link| link.file_name().to_string_lossy().starts_with(LINK_PREFIX))
 }
 
 /// Mount points below a folder, or on it, the deepest and latest first.
@@ -159,8 +145,8 @@ fn mounts_below(mountinfo: &str, folder: &Path) -> Vec<PathBuf> {
     mounts
 }
 
-fn existing_groups(mountinfo: &str) -> Vec<PathBuf> {
-    hierarchies(mountinfo).into_iter().map(|at| at.join(CGROUP)).filter(|group| group.exists()).collect()
+fn existing_groups(mountinfo: &str, name: &str) -> Vec<PathBuf> {
+    hierarchies(mountinfo).into_iter().map(|at| at.join(name)).filter(|group| group.exists()).collect()
 }
 
 /// Numbers of the processes in a control group and those below it.

@@ -15,7 +15,7 @@ use crate::exec;
 
 use super::{
     config::{self, BRIDGE, HOLDER},
-    layout::{Addresses, CGROUP, LINK, Layout},
+    layout::{Addresses, Layout},
     process::{self, Identity},
 };
 
@@ -36,7 +36,7 @@ pub(crate) fn create(layout: &Layout, addresses: Addresses) -> anyhow::Result<Id
     wait_for_namespaces(layout, &holder)?;
     cable(layout, addresses, &holder).context("connecting the node")?;
     mounts(layout, &holder).context("preparing the node's mounts")?;
-    control_groups().context("making the control groups")?;
+    control_groups(&layout.group()).context("making the control groups")?;
     Ok(holder)
 }
 
@@ -56,13 +56,13 @@ fn wait_for_namespaces(layout: &Layout, holder: &Identity) -> anyhow::Result<()>
 }
 
 fn cable(layout: &Layout, addresses: Addresses, holder: &Identity) -> anyhow::Result<()> {
-    let node = enter(holder);
+    let (node, link) = (enter(holder), layout.link());
     let ip = |args: &str| run(&[], "ip", args);
     let inside = |args: &str| run(&node, "ip", args);
-    ip(&format!("link add {LINK} type veth peer name uplink netns {}", holder.pid))?;
-    ip(&format!("link set {LINK} alias {}", layout.root().display()))?;
-    ip(&format!("address add {}/30 dev {LINK}", addresses.host()))?;
-    ip(&format!("link set {LINK} up"))?;
+    ip(&format!("link add {link} type veth peer name uplink netns {}", holder.pid))?;
+    ip(&format!("link set {link} alias {}", layout.root().display()))?;
+    ip(&format!("address add {}/30 dev {link}", addresses.host()))?;
+    ip(&format!("link set {link} up"))?;
     inside("link set lo up")?;
     inside(&format!("address add {}/30 dev uplink", addresses.uplink()))?;
     inside("link set uplink up")?;
@@ -135,14 +135,14 @@ fn unescape(text: &str) -> String {
         .replace("\\134", "\\")
 }
 
-fn control_groups() -> anyhow::Result<()> {
+fn control_groups(name: &str) -> anyhow::Result<()> {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").context("reading the mount table")?;
     let hierarchies = hierarchies(&mountinfo);
     if hierarchies.is_empty() {
         bail!("no control groups are mounted\nhint: mount cgroup2 on /sys/fs/cgroup");
     }
     for hierarchy in hierarchies {
-        let group = hierarchy.join(CGROUP);
+        let group = hierarchy.join(name);
         fs::create_dir_all(&group).with_context(|| format!("making {}", group.display()))?;
         if hierarchy.join("cgroup.controllers").exists() {
             for level in [&hierarchy, &group] {

@@ -18,7 +18,7 @@ use super::{
     config::{self, API, CONTAINERD, Plan},
     images,
     layout::{self, Addresses, Layout, Mode, Ports, Record},
-    leftovers::{self, Leftovers, Owner},
+    leftovers::{self, Leftovers},
     node,
     process::{self, Identity},
     status,
@@ -34,7 +34,7 @@ pub(super) fn up(checkout: &Checkout, layout: &Layout, mode: Mode) -> anyhow::Re
         return Ok(record);
     }
     if mode == Mode::Full {
-        may_run_pods(layout)?;
+        may_run_pods()?;
     }
     let binaries = Binaries::ensure(checkout)?;
     let started = Instant::now();
@@ -55,7 +55,7 @@ pub(super) fn up(checkout: &Checkout, layout: &Layout, mode: Mode) -> anyhow::Re
     Ok(record)
 }
 
-/// One lock for everything that changes a cluster: link, control group and folders are the machine's.
+/// One lock for everything that starts or stops a cluster: ranges of addresses and mount points are the machine's.
 pub(super) fn lock() -> anyhow::Result<host::Lock> {
     host::Lock::wait(&host::cache()?.join("cluster/lock"), "starting or stopping a cluster")
 }
@@ -94,7 +94,7 @@ pub(super) fn dead(layout: &Layout, record: &Record) -> Vec<&'static str> {
 }
 
 /// Says what is missing on this machine for a node; what Debian's packages can give is installed.
-fn may_run_pods(layout: &Layout) -> anyhow::Result<()> {
+fn may_run_pods() -> anyhow::Result<()> {
     const HINT: &str =
         "hint: `cargo xtask cluster up --control-plane-only` needs none of that, and runs no pods";
     if !host::is_root() {
@@ -105,12 +105,6 @@ fn may_run_pods(layout: &Layout) -> anyhow::Result<()> {
     let lacking = host::lacking_capabilities(&status, &wanted);
     if !lacking.is_empty() {
         bail!("root lacks {} here, which running pods needs\n{HINT}", lacking.join(", "));
-    }
-    if let Owner::Other(root) = leftovers::link_owner(layout) {
-        bail!(
-            "another cluster is up on this machine, in {root}\nhint: SEALEDENV_CLUSTER_DIR={root} cargo xtask cluster down",
-            root = root.display()
-        );
     }
     host::ensure_packages(&NEEDS)
 }
@@ -143,20 +137,13 @@ fn cni_plugins() -> Option<PathBuf> {
 }
 
 fn addresses(mode: Mode) -> anyhow::Result<Addresses> {
-    let prefix = layout::prefix_from_env()?;
+    let wanted = std::env::var("SEALEDENV_CLUSTER_NET").ok().filter(|text| !text.is_empty());
     if mode == Mode::ControlPlane {
-        return Ok(Addresses::new(prefix, free_ports()?));
+        // Services get addresses that nobody can use.
+        return Ok(Addresses::new(layout::free_prefix("", wanted.as_deref())?, free_ports()?));
     }
     let routes = exec::read(Command::new("ip").args(["-4", "route", "show", "table", "all"]))?;
-    if let Some(route) = layout::colliding_route(&routes, prefix) {
-        bail!(
-            "the cluster would take {}.{}.0.0/16, which this machine uses: {route}\n\
-             hint: name another private range, such as SEALEDENV_CLUSTER_NET=10.123",
-            prefix[0],
-            prefix[1]
-        );
-    }
-    Ok(Addresses::new(prefix, Ports::USUAL))
+    Ok(Addresses::new(layout::free_prefix(&routes, wanted.as_deref())?, Ports::USUAL))
 }
 
 /// Ports that are free on the loopback interface; all are held until the last is found, so they differ.
