@@ -1,2 +1,6 @@
-//! The `sealedenv` command.
-fn main() {}
+//! The `sealedenv` command; see the library.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    sealedenv_cli::main()
+}

@@ -1,0 +1,33 @@
+//! The `sealedenv` command line, also installed as `kubectl-sealedenv`.
+//!
+//! One module of `commands` does one command. What they share: `failure` (errors, hints, exit codes), `console`
+//! (what is said, and where), `input` (bounded reading), `recipients`, `identities` and `scope` (arguments),
+//! `yaml` (a tree with places, edits in place), `manifest` and `validation` (the pure parts of those two commands).
+//!
+//! Values are held in [`sealedenv_seal::Plain`] only, come from files or standard input, never from arguments, and
+//! leave through standard output only where that is the command's purpose (`value open`).
+
+mod commands;
+mod console;
+mod failure;
+mod file_edit;
+mod identities;
+mod input;
+mod manifest;
+mod names;
+mod process;
+mod recipients;
+mod scope;
+mod validation;
+mod yaml;
+
+use std::process::ExitCode;
+
+/// Parses the command line, runs the command, says why it failed.
+pub fn main() -> ExitCode {
+    process::forbid_core_files();
+    match commands::Invocation::of(std::env::args_os()) {
+        Ok(invocation) => invocation.run().into(),
+        Err(exit) => exit.into(),
+    }
+}
