@@ -51,10 +51,21 @@ pub struct FileSink {
 
 /// The file that is written to.
 struct Open {
-    file: File,
+    file: Locked,
     id: FileId,
     len: u64,
     at: Position,
+}
+
+/// A file with an exclusive `flock`, given back when it is dropped.
+struct Locked(File);
+
+impl Drop for Locked {
+    /// Closing the file is not enough: a process that is being started at this moment holds a copy of the descriptor
+    /// until it executes its program, and the lock with it.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock); // closing is all that is left to do
+    }
 }
 
 /// A write that failed, and whether the file is again as it was before.
@@ -107,15 +118,15 @@ impl FileSink {
             sync_folder(&self.path).map_err(|source| self.cannot_open(source))?;
         }
         let last = self.last.map(|(_, position)| position);
-        let found = recover::recover(&self.path, &file, self.disk.as_mut(), last)?;
-        let meta = file.metadata().map_err(|source| self.cannot_open(source))?;
+        let found = recover::recover(&self.path, &file.0, self.disk.as_mut(), last)?;
+        let meta = file.0.metadata().map_err(|source| self.cannot_open(source))?;
         self.notices.extend(found.torn);
-        if let Some((file, was)) = self.last {
+        if let Some((before, was)) = self.last {
             if !found.has_last {
                 self.notices.push(Notice::Rewound { was });
             } else if found.position != was {
                 self.notices.push(Notice::Advanced { was });
-            } else if file != id(&meta) {
+            } else if before != id(&meta) {
                 self.notices.push(Notice::Replaced);
             }
         }
@@ -128,7 +139,7 @@ impl FileSink {
 
     /// The file behind the path, locked, and whether it is new. No link is followed, and a pipe or device is
     /// refused without waiting for it.
-    fn open_locked(&self) -> Result<(File, bool), SinkError> {
+    fn open_locked(&self) -> Result<(Locked, bool), SinkError> {
         // The path may get another file between opening and locking; then the lock is on the wrong one.
         for _ in 0..8 {
             let (file, created) = match open_append(&self.path, false) {
@@ -145,7 +156,7 @@ impl FileSink {
             if !meta.is_file() {
                 return Err(self.not_regular());
             }
-            self.lock(&file)?;
+            let file = self.lock(file)?;
             match fs::symlink_metadata(&self.path) {
                 Ok(named) if id(&named) == id(&meta) => return Ok((file, created)),
                 Ok(_) => {}
@@ -156,9 +167,9 @@ impl FileSink {
         Err(SinkError::Replaced { path: self.path.clone() })
     }
 
-    fn lock(&self, file: &File) -> Result<(), SinkError> {
-        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(()),
+    fn lock(&self, file: File) -> Result<Locked, SinkError> {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Locked(file)),
             Err(Errno::WOULDBLOCK) => Err(SinkError::Locked { path: self.path.clone() }),
             Err(errno) => Err(self.cannot_open(errno.into())),
         }
@@ -193,9 +204,9 @@ impl FileSink {
         let target = beside(&self.path, &newest.saturating_add(1).to_string());
         rename_new(&self.path, &target).map_err(failed)?;
         let file = open_append(&self.path, true).map_err(|errno| failed(errno.into()))?;
-        self.lock(&file)?;
+        let file = self.lock(file)?;
         sync_folder(&self.path).map_err(failed)?;
-        let id = id(&file.metadata().map_err(failed)?);
+        let id = id(&file.0.metadata().map_err(failed)?);
         Ok(Open { file, id, len: 0, at: open.at })
     }
 
@@ -204,15 +215,15 @@ impl FileSink {
         let mut left = text;
         let mut result = Ok(());
         while !left.is_empty() && result.is_ok() {
-            match self.disk.write(&open.file, left) {
+            match self.disk.write(&open.file.0, left) {
                 Ok(0) => result = Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => left = &left[n..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => result = Err(error),
             }
         }
-        result.and_then(|()| self.disk.sync(&open.file)).map_err(|source| {
-            let cut = self.disk.truncate(&open.file, open.len).and_then(|()| self.disk.sync(&open.file));
+        result.and_then(|()| self.disk.sync(&open.file.0)).map_err(|source| {
+            let cut = self.disk.truncate(&open.file.0, open.len).and_then(|()| self.disk.sync(&open.file.0));
             Unwritten { source, cut_off: cut.is_ok() }
         })
     }

@@ -116,6 +116,25 @@ fn a_second_process_is_told_so() {
     assert!(said.contains("another process writes to the audit file"), "{said}");
 }
 
+/// A process that is being started holds copies of all descriptors for a moment. The lock must not live on in it.
+#[test]
+fn starting_other_processes_does_not_keep_the_file_locked() {
+    let folder = Folder::new();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    Command::new("true").status().unwrap();
+                }
+            });
+        }
+        let failed = (0..300).find_map(|_| open(folder.path()).err());
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(failed.is_none(), "{failed:?}");
+    });
+}
+
 #[test]
 fn a_torn_last_line_is_set_aside_at_every_byte() {
     let folder = Folder::new();
