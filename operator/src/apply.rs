@@ -61,11 +61,14 @@ pub(crate) async fn apply(client: &Client, desired: &DesiredSecret) -> Result<Se
     // UID and resourceVersion are those of the one that was looked at.
     let params = PatchParams::apply(names::FIELD_MANAGER).force();
     let body = SecretBody::of(desired);
-    let mut written = secrets.patch_metadata(&desired.name, &params, &Patch::Apply(&body)).await.map_err(fail)?;
+    let mut written =
+        secrets.patch_metadata(&desired.name, &params, &Patch::Apply(&body)).await.map_err(fail)?;
     if let Over::This { strip_keys, strip_annotations, .. } = &desired.over
         && !(strip_keys.is_empty() && strip_annotations.is_empty())
     {
-        let nulls = |keys: &[String]| keys.iter().map(|k| (k.clone(), Value::Null)).collect::<serde_json::Map<_, _>>();
+        let nulls = |keys: &[String]| {
+            keys.iter().map(|k| (k.clone(), Value::Null)).collect::<serde_json::Map<_, _>>()
+        };
         let patch = json!({
             "metadata": {
                 "resourceVersion": written.resource_version(),
@@ -73,14 +76,21 @@ pub(crate) async fn apply(client: &Client, desired: &DesiredSecret) -> Result<Se
             },
             "data": nulls(strip_keys),
         });
-        let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
-        written = secrets.patch_metadata(&desired.name, &params, &Patch::Merge(&patch)).await.map_err(fail)?;
+        let params =
+            PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
+        written =
+            secrets.patch_metadata(&desired.name, &params, &Patch::Merge(&patch)).await.map_err(fail)?;
     }
     Ok(Seen::of(written.meta()))
 }
 
 /// Deletes a Secret if it is still the very one.
-pub(crate) async fn delete(client: &Client, namespace: &str, name: &str, uid: &str) -> Result<(), WriteError> {
+pub(crate) async fn delete(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+) -> Result<(), WriteError> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let params = DeleteParams {
         preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
@@ -136,9 +146,11 @@ pub(crate) async fn write_status(
     old: &SealedEnvStatus,
     new: &SealedEnvStatus,
 ) -> Result<Option<String>, WriteError> {
-    let fail = |e: kube::Error| if is_stale(&e) { WriteError::Stale } else { WriteError::Status(Box::new(e)) };
+    let fail =
+        |e: kube::Error| if is_stale(&e) { WriteError::Stale } else { WriteError::Status(Box::new(e)) };
     let internal = |e: serde_json::Error| WriteError::Status(Box::new(kube::Error::SerdeError(e)));
-    let (old, new) = (serde_json::to_value(old).map_err(internal)?, serde_json::to_value(new).map_err(internal)?);
+    let (old, new) =
+        (serde_json::to_value(old).map_err(internal)?, serde_json::to_value(new).map_err(internal)?);
     let Some(difference) = merge_patch(&old, &new) else { return Ok(None) };
     let patch = json!({ "metadata": { "uid": uid }, "status": difference });
     let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
@@ -161,9 +173,9 @@ pub(crate) fn merge_patch(old: &Value, new: &Value) -> Option<Value> {
         (old, new) if old == new => None,
         (Value::Object(old), Value::Object(new)) => {
             let gone = old.keys().filter(|k| !new.contains_key(*k)).map(|k| (k.clone(), Value::Null));
-            let changed = new.iter().filter_map(|(k, v)| {
-                Some((k.clone(), merge_patch(old.get(k).unwrap_or(&Value::Null), v)?))
-            });
+            let changed = new
+                .iter()
+                .filter_map(|(k, v)| Some((k.clone(), merge_patch(old.get(k).unwrap_or(&Value::Null), v)?)));
             Some(Value::Object(gone.chain(changed).collect()))
         }
         (_, new) => Some(new.clone()),
@@ -299,6 +311,9 @@ mod tests {
             strip_annotations: Vec::new(),
         };
         let body = serde_json::to_value(SecretBody::of(&desired)).unwrap();
-        assert_eq!((&body["metadata"]["uid"], &body["metadata"]["resourceVersion"]), (&json!("u"), &json!("7")));
+        assert_eq!(
+            (&body["metadata"]["uid"], &body["metadata"]["resourceVersion"]),
+            (&json!("u"), &json!("7"))
+        );
     }
 }

@@ -11,7 +11,7 @@ use kube::runtime::reflector::ObjectRef;
 use crate::known::Known;
 
 const FIRST: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(300);
+const LONGEST: Duration = Duration::from_mins(5);
 
 /// Failures in a row, by object.
 #[derive(Default)]

@@ -74,18 +74,15 @@ type Requests = Pin<Box<dyn Stream<Item = Result<ReconcileRequest<Known>, Infall
 pub async fn run(ctx: Arc<Context>, extent: Extent, workers: u16, synced: Synced, shutdown: Shutdown) {
     let (secrets_ready, secrets_listed) = futures::channel::oneshot::channel();
     let secrets = secret_requests(&ctx, &extent, secrets_ready);
-    let (store, envs) = env_requests(&ctx, &extent);
+    let (store, envs) = env_requests(&ctx, &extent, synced);
     let keys = key_requests(&ctx, store.clone());
 
-    let stop = { let shutdown = shutdown.clone(); async move { shutdown.triggered().await } };
+    let stop = {
+        let shutdown = shutdown.clone();
+        async move { shutdown.triggered().await }
+    };
     let queue: Requests = Box::pin(stream::select_all([secrets, envs, keys]).take_until(stop.boxed()));
 
-    let listed = store.clone();
-    let opened = tokio::spawn(async move {
-        if listed.wait_until_ready().await.is_ok() {
-            synced.one_more();
-        }
-    });
     // A worker that knows no Secrets would take each of them for deleted: wait for the first list. The queue must be
     // polled meanwhile, for the watches hang on it.
     let secrets_listed = secrets_listed.map(drop).shared();
@@ -98,7 +95,8 @@ pub async fn run(ctx: Arc<Context>, extent: Extent, workers: u16, synced: Synced
         });
         async move { task.await.unwrap_or(Err(ReconcileError::Panicked)) }.boxed()
     };
-    let error_policy = |known: Arc<Known>, error: &ReconcileError, ctx: Arc<Context>| retry(known, error, ctx);
+    let error_policy =
+        |known: Arc<Known>, error: &ReconcileError, ctx: Arc<Context>| retry(&known, error, &ctx);
     applier(work, error_policy, ctx, store, queue, Config::default().concurrency(workers))
         .for_each(|outcome: Result<(ObjectRef<Known>, Action), _>| {
             if let Err(error) = outcome {
@@ -108,12 +106,16 @@ pub async fn run(ctx: Arc<Context>, extent: Extent, workers: u16, synced: Synced
             future::ready(())
         })
         .await;
-    opened.abort();
 }
 
 /// Secrets by their metadata: each change concerns the SealedEnv that the Secret names.
-fn secret_requests(ctx: &Arc<Context>, extent: &Extent, ready: futures::channel::oneshot::Sender<()>) -> Requests {
-    let config = watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY, names::MANAGED_BY_VALUE));
+fn secret_requests(
+    ctx: &Arc<Context>,
+    extent: &Extent,
+    ready: futures::channel::oneshot::Sender<()>,
+) -> Requests {
+    let config =
+        watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY, names::MANAGED_BY_VALUE));
     let events = watcher(extent.api::<PartialObjectMeta<Secret>>(&ctx.client), config).default_backoff();
     let (ctx, mut ready) = (Arc::clone(ctx), Some(ready));
     let requests = events.flat_map(move |event| {
@@ -128,22 +130,29 @@ fn secret_requests(ctx: &Arc<Context>, extent: &Extent, ready: futures::channel:
                 concerned
             }
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the watch of Secrets is interrupted");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the watch of Secrets is interrupted"
+                );
                 Vec::new()
             }
         };
-        stream::iter(concerned.into_iter().map(|(namespace, name)| request(ObjectRef::new(&name).within(&namespace))))
+        stream::iter(
+            concerned.into_iter().map(|(namespace, name)| request(ObjectRef::new(&name).within(&namespace))),
+        )
     });
     Box::pin(requests)
 }
 
 /// SealedEnvs: stripped of their values into the store, and each change is a request.
-fn env_requests(ctx: &Arc<Context>, extent: &Extent) -> (Store<Known>, Requests) {
+fn env_requests(ctx: &Arc<Context>, extent: &Extent, synced: Synced) -> (Store<Known>, Requests) {
     let writer = Writer::<Known>::default();
     let store = writer.as_reader();
     let api: Api<DeserializeGuard<SealedEnv>> = extent.api(&ctx.client);
     let events = watcher(api, watcher::Config::default().page_size(100)).default_backoff();
-    let intake = Intake { undecodable: Undecodable::start(Arc::clone(ctx)), ctx: Arc::clone(ctx), writer };
+    let undecodable = Undecodable::start(Arc::clone(ctx));
+    // Not by `Store::wait_until_ready`: it wakes only the last of several waiters, and the applier is one.
+    let intake = Intake { undecodable, ctx: Arc::clone(ctx), writer, synced: Some(synced) };
     let requests = events
         .scan(intake, |intake, event| future::ready(Some(intake.take(event))))
         .flat_map(|references| stream::iter(references.into_iter().map(request)));
@@ -155,13 +164,20 @@ struct Intake {
     ctx: Arc<Context>,
     writer: Writer<Known>,
     undecodable: Undecodable,
+    synced: Option<Synced>,
 }
 
 impl Intake {
-    fn take(&mut self, event: Result<Event<DeserializeGuard<SealedEnv>>, watcher::Error>) -> Option<ObjectRef<Known>> {
+    fn take(
+        &mut self,
+        event: Result<Event<DeserializeGuard<SealedEnv>>, watcher::Error>,
+    ) -> Option<ObjectRef<Known>> {
         let (event, request) = match event {
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the watch of SealedEnvs is interrupted");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the watch of SealedEnvs is interrupted"
+                );
                 return None;
             }
             Ok(Event::Init) => (Event::Init, None),
@@ -187,6 +203,11 @@ impl Intake {
             }
         };
         self.writer.apply_watcher_event(&event);
+        if matches!(event, Event::InitDone)
+            && let Some(synced) = self.synced.take()
+        {
+            synced.one_more();
+        }
         request
     }
 
@@ -253,6 +274,8 @@ fn key_requests(ctx: &Arc<Context>, store: Store<Known>) -> Requests {
     Box::pin(requests)
 }
 
+// The applier wants a stream that may fail; ours does not.
+#[allow(clippy::unnecessary_wraps)]
 fn request(reference: ObjectRef<Known>) -> Result<ReconcileRequest<Known>, Infallible> {
     Ok(reference.into())
 }

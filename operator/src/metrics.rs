@@ -33,10 +33,22 @@ impl Metrics {
     /// Registers them.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        registry.register("reconciles", "Reconciles by how they ended: ready, not_ready, error", metrics.reconciles.clone());
+        registry.register(
+            "reconciles",
+            "Reconciles by how they ended: ready, not_ready, error",
+            metrics.reconciles.clone(),
+        );
         registry.register("opened_values", "Sealed values that were opened", metrics.opened.clone());
-        registry.register("unopened_values", "Sealed values that could not be opened, by reason", metrics.unopened.clone());
-        registry.register("audit_failures", "Reconciles held back because no audit sink took the record", metrics.audit_failures.clone());
+        registry.register(
+            "unopened_values",
+            "Sealed values that could not be opened, by reason",
+            metrics.unopened.clone(),
+        );
+        registry.register(
+            "audit_failures",
+            "Reconciles held back because no audit sink took the record",
+            metrics.audit_failures.clone(),
+        );
         metrics
     }
 

@@ -50,7 +50,11 @@ impl Notices {
         tokio::spawn(async move {
             while let Some((regarding, event)) = receive.recv().await {
                 if let Err(error) = recorder.publish(&event, &regarding).await {
-                    tracing::warn!(error = &error as &dyn std::error::Error, reason = event.reason, "an Event was not sent");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        reason = event.reason,
+                        "an Event was not sent"
+                    );
                 }
             }
         });

@@ -148,7 +148,8 @@ fn needs_content(subject: &Subject<'_>, observed: &Observed, opened: &Opened) ->
     let Some(seen) = &observed.secret else { return false };
     let written = subject.status.secret.as_ref();
     let as_written = written.is_some_and(|w| w.resource_version.as_deref() == Some(&seen.resource_version));
-    let keeps = subject.spec.on_key_error == OnKeyError::KeepLast && opened.0.values().any(|k| k.value.is_err());
+    let keeps =
+        subject.spec.on_key_error == OnKeyError::KeepLast && opened.0.values().any(|k| k.value.is_err());
     let asked = subject.status.last_handled_reconcile_at.as_deref() != subject.requested_at;
     !as_written || keeps || asked || seen.ownership != Ownership::Ours
 }
@@ -167,7 +168,10 @@ async fn look(ctx: &Context, subject: &Subject<'_>, observed: &mut Observed) -> 
 }
 
 /// The object with its values: those that came with the watch, or a read. None when it is gone.
-async fn whole(ctx: &Context, known: &Arc<Known>) -> Result<Option<(Arc<Known>, SealedEnvSpec)>, ReconcileError> {
+async fn whole(
+    ctx: &Context,
+    known: &Arc<Known>,
+) -> Result<Option<(Arc<Known>, SealedEnvSpec)>, ReconcileError> {
     if let Some(values) = ctx.waiting.take(known) {
         let spec = values.into_spec(&known.spec);
         return Ok(Some((Arc::clone(known), spec)));
@@ -250,7 +254,7 @@ pub fn forget(ctx: &Context, reference: &ObjectRef<Known>) {
 }
 
 /// When to try again after a failure.
-pub fn retry(known: Arc<Known>, error: &ReconcileError, ctx: Arc<Context>) -> Action {
+pub fn retry(known: &Known, error: &ReconcileError, ctx: &Context) -> Action {
     let after = ctx.failures.next(&known.reference(), known.meta().uid.as_deref().unwrap_or_default());
     ctx.metrics.failed();
     tracing::warn!(

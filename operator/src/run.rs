@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use clap::Parser as _;
 use kube::Client;
-use sealedenv_audit::{Action, Actor, ActorKind, AuditError, FileSink, Log, Outcome, Record, Rotation, Sink, StdoutSink};
+use sealedenv_audit::{
+    Action, Actor, ActorKind, AuditError, FileSink, Log, Outcome, Record, Rotation, Sink, StdoutSink,
+};
 use sealedenv_runtime::readiness::Readiness;
 use sealedenv_runtime::shutdown::{self, Shutdown};
 use sealedenv_runtime::{admin, crypto, log, metrics as registry};
@@ -64,9 +66,9 @@ impl RunError {
         match self {
             Self::Keys(error) => error.hint(),
             Self::Client(_) => Some("run it in a pod with a ServiceAccount, or set KUBECONFIG"),
-            Self::Audit(AuditError::NoSink) => {
-                Some("give --audit-file or --audit-stdout, or accept the loss with --audit-failure-policy=open")
-            }
+            Self::Audit(AuditError::NoSink) => Some(
+                "give --audit-file or --audit-stdout, or accept the loss with --audit-failure-policy=open",
+            ),
             Self::NotRecorded(_) => Some("check that the audit file can be written and its volume has room"),
             Self::Admin { .. } => Some("choose another address with --http-listen"),
             Self::Log(_) | Self::Signals(_) | Self::Audit(_) => None,
@@ -94,16 +96,16 @@ pub async fn main() -> ExitCode {
     match run(args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let mut text = format!("error: {error}");
+            let mut chain = vec![error.to_string()];
             let mut source = std::error::Error::source(&error);
             while let Some(cause) = source {
-                text += &format!(": {cause}");
+                chain.push(cause.to_string());
                 source = cause.source();
             }
+            eprintln!("error: {}", chain.join(": "));
             if let Some(hint) = error.hint() {
-                text += &format!("\nhint: {hint}");
+                eprintln!("hint: {hint}");
             }
-            eprintln!("{text}");
             error.code()
         }
     }
@@ -197,7 +199,8 @@ fn start_controllers(
         .into_iter()
         .map(|extent| {
             tracing::info!(?extent, "watching");
-            let controller = controller::run(Arc::clone(context), extent, args.workers, all.clone(), shutdown.clone());
+            let controller =
+                controller::run(Arc::clone(context), extent, args.workers, all.clone(), shutdown.clone());
             tokio::spawn(controller)
         })
         .collect()

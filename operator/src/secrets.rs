@@ -107,7 +107,9 @@ impl Secrets {
         let state = self.lock();
         let seen = state.seen.get(id);
         match state.written.get(id) {
-            Some((written, _)) if seen.is_none_or(|s| later(&written.resource_version, &s.resource_version)) => {
+            Some((written, _))
+                if seen.is_none_or(|s| later(&written.resource_version, &s.resource_version)) =>
+            {
                 Some(written.clone())
             }
             _ => seen.cloned(),
@@ -163,7 +165,11 @@ impl Secrets {
             }
             Event::Apply(secret) => {
                 let (id, seen) = entry(&secret);
-                if state.written.get(&id).is_some_and(|(w, _)| !later(&w.resource_version, &seen.resource_version)) {
+                if state
+                    .written
+                    .get(&id)
+                    .is_some_and(|(w, _)| !later(&w.resource_version, &seen.resource_version))
+                {
                     state.written.remove(&id);
                 }
                 let concerned = concerned(&id, Some(&seen));
@@ -172,7 +178,11 @@ impl Secrets {
             }
             Event::Delete(secret) => {
                 let (id, seen) = entry(&secret);
-                if state.written.get(&id).is_some_and(|(w, _)| !later(&w.resource_version, &seen.resource_version)) {
+                if state
+                    .written
+                    .get(&id)
+                    .is_some_and(|(w, _)| !later(&w.resource_version, &seen.resource_version))
+                {
                     state.written.remove(&id);
                 }
                 let before = state.seen.remove(&id);

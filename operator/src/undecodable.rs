@@ -70,14 +70,20 @@ impl Undecodable {
 }
 
 async fn report(ctx: &Context, meta: &ObjectMeta) -> Result<(), ReportError> {
-    let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+    let (namespace, name) =
+        (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
     let resource = ApiResource::erase::<SealedEnv>(&());
     let envs: Api<DynamicObject> = Api::namespaced_with(ctx.client.clone(), namespace, &resource);
     let Some(found) = envs.get_opt(name).await.map_err(ReportError::Read)? else { return Ok(()) };
     let old = found.data.get("status").cloned().unwrap_or(Value::Null);
-    let current = old.get("conditions").cloned().and_then(|c| serde_json::from_value(c).ok()).unwrap_or_else(Vec::new);
-    let conditions =
-        condition::merge(ctx.clock.seconds(), meta.generation, &current, conditions(Reason::Undecodable, MESSAGE.into()));
+    let current =
+        old.get("conditions").cloned().and_then(|c| serde_json::from_value(c).ok()).unwrap_or_else(Vec::new);
+    let conditions = condition::merge(
+        ctx.clock.seconds(),
+        meta.generation,
+        &current,
+        conditions(Reason::Undecodable, MESSAGE.into()),
+    );
     if conditions == current {
         return Ok(());
     }
@@ -95,7 +101,10 @@ async fn report(ctx: &Context, meta: &ObjectMeta) -> Result<(), ReportError> {
         generation: meta.generation,
     });
     if let Err(error) = ctx.trail.record(vec![record]).await {
-        tracing::error!(error = &error as &dyn std::error::Error, "the refusal of an undecodable SealedEnv is not on record");
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the refusal of an undecodable SealedEnv is not on record"
+        );
     }
     let status = json!({
         "observedGeneration": meta.generation,

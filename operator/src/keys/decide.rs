@@ -54,7 +54,12 @@ pub enum NoKey {
 }
 
 /// Decides at start (I3): no key, no start; and a fresh key must not paper over a lost one.
-pub fn start(usable_keys: usize, generate: Generate, sealed_values_exist: bool, keys_were_there: bool) -> Start {
+pub fn start(
+    usable_keys: usize,
+    generate: Generate,
+    sealed_values_exist: bool,
+    keys_were_there: bool,
+) -> Start {
     match (usable_keys, generate) {
         (1.., _) => Start::Go,
         (0, Generate::Never) => Start::Refuse(NoKey::GenerationOff),
@@ -76,7 +81,11 @@ pub fn current(keys: &[KeyFact]) -> Option<&KeyFact> {
 
 /// The rotation request to serve now: one that was not served before, by the status or by a key that was made for
 /// it (so that a crash between making the key and writing the status makes no second one).
-pub fn rotation<'a>(requested: Option<&'a str>, status: &SealingKeyStatus, keys: &[KeyFact]) -> Option<&'a str> {
+pub fn rotation<'a>(
+    requested: Option<&'a str>,
+    status: &SealingKeyStatus,
+    keys: &[KeyFact],
+) -> Option<&'a str> {
     requested
         .filter(|r| !r.is_empty())
         .filter(|r| status.last_handled_rotation.as_deref() != Some(*r))
@@ -117,7 +126,8 @@ pub fn status(now: Timestamp, report: &KeyReport<'_>, old: &SealingKeyStatus) ->
         .collect();
     keys.sort_by(|a, b| a.fingerprint.cmp(&b.fingerprint));
 
-    let wanted = |type_, status, reason, message: &str| Wanted { type_, status, reason, message: message.to_owned() };
+    let wanted =
+        |type_, status, reason, message: &str| Wanted { type_, status, reason, message: message.to_owned() };
     let trouble = if report.from_memory {
         let text = "the Secret of the last key is gone; the operator still holds it in memory. Restore the Secret from its backup before the operator restarts";
         Some(("KeySecretLost", text.to_owned()))
@@ -185,7 +195,11 @@ mod tests {
             (0, Never, true, true, Start::Refuse(NoKey::GenerationOff)),
         ];
         for (keys, generate, sealed, before, wanted) in cases {
-            assert_eq!(start(keys, generate, sealed, before), wanted, "{keys} {generate:?} {sealed} {before}");
+            assert_eq!(
+                start(keys, generate, sealed, before),
+                wanted,
+                "{keys} {generate:?} {sealed} {before}"
+            );
         }
     }
 

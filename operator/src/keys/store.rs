@@ -38,7 +38,11 @@ pub enum KeysError {
         source: Box<kube::Error>,
     },
     /// The digest key's Secret does not hold a key.
-    #[error("reading Secret {}: it does not hold {} bytes under {DIGEST_FIELD}", names::DIGEST_KEY_SECRET, DigestKey::LEN)]
+    #[error(
+        "reading Secret {}: it does not hold {} bytes under {DIGEST_FIELD}",
+        names::DIGEST_KEY_SECRET,
+        DigestKey::LEN
+    )]
     DigestKey,
     /// The system gave no random bytes.
     #[error("making a digest key")]
@@ -58,7 +62,9 @@ impl KeysError {
             Self::NoKey(NoKey::Lost) => Some(
                 "restore the key Secrets (label sealedenv.dev/sealing-key=cluster) from a backup; if the key is lost for good and every value will be sealed anew, start once with --generate-key=always",
             ),
-            Self::DigestKey => Some("delete that Secret to have a new one made; digests in status and audit then change once"),
+            Self::DigestKey => Some(
+                "delete that Secret to have a new one made; digests in status and audit then change once",
+            ),
             Self::Api { .. } | Self::Random(_) | Self::Audit(_) => None,
         }
     }
@@ -113,6 +119,13 @@ impl Keys {
         Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Uses another set of keys from now on, and tells who waits for that.
+    pub fn replace(&self, ring: Ring) {
+        let fingerprint = ring.fingerprint.clone();
+        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
+        self.changed.send_replace(fingerprint);
+    }
+
     /// Tells when the set of keys changes.
     pub fn subscribe(&self) -> watch::Receiver<String> {
         self.changed.subscribe()
@@ -149,7 +162,8 @@ impl Keys {
         let mut loaded = self.load().await?;
         let key = self.ensure_sealing_key().await?;
         let old = key.status.clone().unwrap_or_default();
-        let annotation = |name| key.metadata.annotations.as_ref().and_then(|a| a.get(name)).map(String::as_str);
+        let annotation =
+            |name| key.metadata.annotations.as_ref().and_then(|a| a.get(name)).map(String::as_str);
         let requested = annotation(names::ROTATE);
         if !loaded.facts.is_empty()
             && let Some(request) = decide::rotation(requested, &old, &loaded.facts)
@@ -175,27 +189,26 @@ impl Keys {
         };
         let mut new = decide::status(self.clock.seconds(), &report, &old);
         if from_memory {
-            (new.keys, new.current, new.recipients) = (old.keys.clone(), old.current.clone(), old.recipients.clone());
+            (new.keys, new.current, new.recipients) =
+                (old.keys.clone(), old.current.clone(), old.recipients.clone());
         }
         self.write_status(&key, &old, &new).await
     }
 
     async fn replace_ring(&self, keyring: Keyring, old: &SealingKeyStatus, facts: &[KeyFact]) {
         let ring = Ring::new(keyring);
-        let fingerprint = ring.fingerprint.clone();
-        if self.ring().fingerprint == fingerprint {
+        if self.ring().fingerprint == ring.fingerprint {
             return;
         }
-        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
-        self.changed.send_replace(fingerprint);
+        self.replace(ring);
         let known = |fp: &str| old.keys.iter().any(|k| k.fingerprint == fp);
         let mut records = Vec::new();
         // A key that the operator made is on record as such; one that appeared is recorded as accepted.
         for fact in facts.iter().filter(|f| !known(&f.fingerprint) && f.made_at.is_none()) {
-            records.push(self.record(Action::KeyAccept, &fact.fingerprint));
+            records.push(record(Action::KeyAccept, &fact.fingerprint));
         }
         for gone in old.keys.iter().filter(|k| !facts.iter().any(|f| f.fingerprint == k.fingerprint)) {
-            records.push(self.record(Action::KeyRetire, &gone.fingerprint));
+            records.push(record(Action::KeyRetire, &gone.fingerprint));
         }
         if let Err(error) = self.trail.record(records).await {
             tracing::error!(error = &error as &dyn std::error::Error, "a change of keys is not on record");
@@ -208,7 +221,7 @@ impl Keys {
         let identity = Identity::generate();
         let fingerprint = identity.recipient().fingerprint().to_string();
         let action = if rotation.is_some() { Action::KeyRotate } else { Action::KeyCreate };
-        self.trail.record(vec![self.record(action, &fingerprint)]).await?;
+        self.trail.record(vec![record(action, &fingerprint)]).await?;
 
         let mut secret = self.key_secret(&identity, &fingerprint, rotation, self.clock.now());
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
@@ -224,7 +237,13 @@ impl Keys {
         Ok(())
     }
 
-    fn key_secret(&self, identity: &Identity, fingerprint: &str, rotation: Option<&str>, now: Timestamp) -> Secret {
+    fn key_secret(
+        &self,
+        identity: &Identity,
+        fingerprint: &str,
+        rotation: Option<&str>,
+        now: Timestamp,
+    ) -> Secret {
         let mut annotations = vec![(names::CREATED_AT.to_owned(), now.to_string())];
         annotations.extend(rotation.map(|r| (names::ROTATION.to_owned(), r.to_owned())));
         let text: Plain = identity.to_text();
@@ -264,7 +283,9 @@ impl Keys {
             }
         }
         // The same identity in two Secrets is one key: the Secret that sorts first speaks for it.
-        loaded.1.sort_by(|a: &KeyFact, b| (&a.fingerprint, &a.secret_name).cmp(&(&b.fingerprint, &b.secret_name)));
+        loaded.1.sort_by(|a: &KeyFact, b| {
+            (&a.fingerprint, &a.secret_name).cmp(&(&b.fingerprint, &b.secret_name))
+        });
         loaded.1.dedup_by(|b, a| a.fingerprint == b.fingerprint);
         Ok(Loaded { keyring: Keyring::new(loaded.0), facts: loaded.1, unusable: loaded.2 })
     }
@@ -306,11 +327,15 @@ impl Keys {
         old: &SealingKeyStatus,
         new: &SealingKeyStatus,
     ) -> Result<(), KeysError> {
-        let value = |s| serde_json::to_value(s).map_err(|e| api("writing the SealingKey's status")(kube::Error::SerdeError(e)));
+        let value = |s| {
+            serde_json::to_value(s)
+                .map_err(|e| api("writing the SealingKey's status")(kube::Error::SerdeError(e)))
+        };
         let Some(difference) = merge_patch(&value(old)?, &value(new)?) else { return Ok(()) };
         let patch = json!({ "metadata": { "uid": key.metadata.uid }, "status": difference });
         let keys: Api<SealingKey> = Api::all(self.client.clone());
-        let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
+        let params =
+            PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
         keys.patch_status(names::CLUSTER_KEY, &params, &Patch::Merge(&patch))
             .await
             .map_err(api("writing the SealingKey's status"))?;
@@ -339,7 +364,8 @@ impl Keys {
                 ..Secret::default()
             };
             secret.metadata.name = Some(names::DIGEST_KEY_SECRET.to_owned());
-            let params = PostParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PostParams::default() };
+            let params =
+                PostParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PostParams::default() };
             let created = secrets.create(&params, &secret).await;
             wipe(&mut secret);
             match created {
@@ -351,23 +377,26 @@ impl Keys {
         }
         Err(KeysError::DigestKey)
     }
+}
 
-    fn record(&self, action: Action, fingerprint: &str) -> Record {
-        let actor = Actor { kind: ActorKind::Operator, name: crate::ACTOR.to_owned() };
-        let object = ObjectRef {
-            kind: "SealingKey".to_owned(),
-            namespace: None,
-            name: names::CLUSTER_KEY.to_owned(),
-            uid: None,
-            generation: None,
-        };
-        Record::new(action, actor, Outcome::Ok).object(object).recipients([fingerprint])
-    }
+/// A record about a sealing key.
+fn record(action: Action, fingerprint: &str) -> Record {
+    let actor = Actor { kind: ActorKind::Operator, name: crate::ACTOR.to_owned() };
+    let object = ObjectRef {
+        kind: "SealingKey".to_owned(),
+        namespace: None,
+        name: names::CLUSTER_KEY.to_owned(),
+        uid: None,
+        generation: None,
+    };
+    Record::new(action, actor, Outcome::Ok).object(object).recipients([fingerprint])
 }
 
 /// The identity of a key Secret, or why it is not usable. The reason holds nothing of the content.
 fn identity(mut data: std::collections::BTreeMap<String, Plain>) -> Result<Identity, String> {
-    let text = data.remove(names::IDENTITY_FIELD).ok_or_else(|| format!("it has no data key {}", names::IDENTITY_FIELD))?;
+    let text = data
+        .remove(names::IDENTITY_FIELD)
+        .ok_or_else(|| format!("it has no data key {}", names::IDENTITY_FIELD))?;
     let text = std::str::from_utf8(text.expose()).map_err(|_| "it is not text".to_owned())?;
     Identity::parse(text.trim()).map_err(|e| e.to_string())
 }

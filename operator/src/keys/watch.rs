@@ -36,7 +36,10 @@ pub async fn follow(keys: Arc<Keys>, shutdown: Shutdown) {
         retry = match keys.sync().await {
             Ok(()) => false,
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the sealing keys are not in line yet");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the sealing keys are not in line yet"
+                );
                 true
             }
         };
@@ -45,7 +48,8 @@ pub async fn follow(keys: Arc<Keys>, shutdown: Shutdown) {
 
 fn changes(client: &Client, namespace: &str) -> impl Stream<Item = ()> + use<> {
     let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), namespace);
-    let of_keys = watcher::Config::default().labels(&format!("{}={}", names::SEALING_KEY, names::CLUSTER_KEY));
+    let of_keys =
+        watcher::Config::default().labels(&format!("{}={}", names::SEALING_KEY, names::CLUSTER_KEY));
     let secrets = watcher(secrets, of_keys).default_backoff().touched_objects().map(told);
     let keys: Api<PartialObjectMeta<SealingKey>> = Api::all(client.clone());
     let keys = watcher(keys, watcher::Config::default()).default_backoff().touched_objects().map(told);
@@ -55,6 +59,9 @@ fn changes(client: &Client, namespace: &str) -> impl Stream<Item = ()> + use<> {
 
 fn told<T>(event: Result<T, watcher::Error>) {
     if let Err(error) = event {
-        tracing::warn!(error = &error as &dyn std::error::Error, "a watch of the sealing keys is interrupted");
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "a watch of the sealing keys is interrupted"
+        );
     }
 }

@@ -160,18 +160,11 @@ fn bad_keys(opened: &Opened) -> String {
 /// `KEY: Reason (message)` for the first few keys, and how many more there are.
 pub(crate) fn describe<'a>(faults: impl Iterator<Item = (&'a str, &'a KeyFault)>) -> String {
     const SHOWN: usize = 3;
-    let mut text = String::new();
-    let mut more = 0;
-    for (i, (name, fault)) in faults.enumerate() {
-        if i >= SHOWN {
-            more += 1;
-            continue;
-        }
-        let sep = if i == 0 { "" } else { "; " };
-        text += &format!("{sep}{name}: {} ({})", fault.reason, fault.message);
-    }
+    let mut faults = faults.map(|(name, fault)| format!("{name}: {} ({})", fault.reason, fault.message));
+    let mut shown: Vec<_> = faults.by_ref().take(SHOWN).collect();
+    let more = faults.count();
     if more > 0 {
-        text += &format!("; and {more} more");
+        shown.push(format!("and {more} more"));
     }
-    text
+    shown.join("; ")
 }

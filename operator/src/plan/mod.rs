@@ -4,6 +4,7 @@
 //! the table in docs/src/reconcile.md is a test in `tests.rs`.
 
 mod content;
+mod decide;
 mod shape;
 mod status;
 #[cfg(test)]
@@ -13,8 +14,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sealedenv_audit::{Action as AuditAction, Record};
-use sealedenv_crds::{DeletionPolicy, SealedEnvSpec, SealedEnvStatus, names};
+use sealedenv_audit::Record;
+use sealedenv_crds::{SealedEnvSpec, SealedEnvStatus};
 use sealedenv_seal::Plain;
 
 pub use shape::{DesiredSecret, Over};
@@ -23,10 +24,6 @@ pub(crate) use status::{conditions, cut, record};
 use crate::digest::DigestKey;
 use crate::opened::Opened;
 use crate::reason::Reason;
-use content::Content;
-
-/// A Secret of somebody else is looked at again this often: it is not watched.
-const FOREIGN_RECHECK: Duration = Duration::from_secs(300);
 
 /// The object a plan is made for.
 pub struct Subject<'a> {
@@ -223,9 +220,9 @@ pub fn plan(
     if let Some(problem) = shape::problem(subject.spec) {
         return draft.refused(Reason::InvalidSpec, problem, None);
     }
-    match decide(subject, observed, opened, digests) {
+    match decide::decide(subject, observed, opened, digests) {
         Ok(decision) => draft.delivered(decision),
-        Err(refusal) => draft.refused_with(refusal.states, refusal.reason, refusal.message, refusal.requeue),
+        Err(refusal) => draft.refused_with(&refusal.states, refusal.reason, refusal.message, refusal.requeue),
     }
 }
 
@@ -237,141 +234,6 @@ pub fn audit_unavailable(now: Timestamp, subject: &Subject<'_>) -> SealedEnvStat
     status.conditions =
         sealedenv_crds::condition::merge(now, Some(subject.generation), &subject.status.conditions, wanted);
     status
-}
-
-/// Why nothing is written.
-struct Refusal {
-    reason: Reason,
-    message: String,
-    requeue: Option<Duration>,
-    /// What the Secret holds of each key nevertheless.
-    states: content::States,
-}
-
-/// What is to be written, and what the Secret will hold.
-pub(crate) struct Decision {
-    content: content::States,
-    digest: String,
-    secret: sealedenv_crds::SecretRef,
-    steps: Vec<Step>,
-    /// What is audited about the write, if there is one.
-    write: Option<(AuditAction, Option<Reason>)>,
-    written_keys: Vec<String>,
-}
-
-fn decide(
-    subject: &Subject<'_>,
-    observed: Observed,
-    opened: Opened,
-    digests: &DigestKey,
-) -> Result<Decision, Refusal> {
-    let name = secret_name(subject);
-    let holds = content::held(subject, observed.secret.as_ref());
-    let refuse = |states: content::States, reason, message: String, requeue| {
-        Err(Refusal { reason, message, requeue, states })
-    };
-    let nothing_changes = |opened: &Opened| content::States::unwritten(opened, &holds);
-
-    match observed.secret.as_ref().map(|s| &s.ownership) {
-        Some(Ownership::Another(owner)) => {
-            let message =
-                format!("Secret {name} belongs to SealedEnv {owner}; give one of them another secret.name");
-            return refuse(
-                nothing_changes(&opened),
-                Reason::SecretOwnedByAnother,
-                message,
-                Some(FOREIGN_RECHECK),
-            );
-        }
-        Some(Ownership::Foreign { adoptable: false }) => {
-            let message = format!(
-                "Secret {name} exists and was not made by this SealedEnv; it is left alone. Annotate the Secret with {}: \"true\" to hand it over, or choose another secret.name",
-                names::ADOPT
-            );
-            return refuse(nothing_changes(&opened), Reason::SecretNotOurs, message, Some(FOREIGN_RECHECK));
-        }
-        _ => {}
-    }
-    if observed.secret.as_ref().is_some_and(|s| s.deleting) {
-        let message = format!("Secret {name} is being deleted; it is written again when it is gone");
-        return refuse(
-            nothing_changes(&opened),
-            Reason::SecretDeleting,
-            message,
-            Some(Duration::from_secs(5)),
-        );
-    }
-
-    let secret = observed.secret;
-    let last = secret.as_ref().and_then(|s| s.live.as_ref()).map(|l| &l.content);
-    let content = match content::fold(opened, subject.spec.on_key_error, last, &holds) {
-        Ok(content) => content,
-        Err(refused) => {
-            return refuse(refused.states, refused.reason, refused.message, None);
-        }
-    };
-    let Content { values, states } = content;
-    let digest = digests.of(&values);
-    let desired = DesiredSecret::new(subject, name, values);
-    let written = subject.status.secret.as_ref().filter(|w| w.name == name);
-
-    let mut steps = Vec::new();
-    let mut write = None;
-    let mut reference = desired.reference();
-    let written_keys = desired.content.keys().cloned().collect();
-    match secret {
-        None => {
-            let repair = written.is_some_and(|w| w.uid.is_some());
-            write = Some(if repair {
-                (AuditAction::Repair, Some(Reason::Repaired))
-            } else {
-                (AuditAction::Reconcile, None)
-            });
-            steps.push(Step::Apply(Box::new(desired)));
-        }
-        Some(seen) => {
-            let adopting = seen.ownership != Ownership::Ours;
-            if let Some((reason, message)) =
-                desired.obstacle(written, seen.live.as_ref(), adopting, &digest, subject)
-            {
-                return refuse(states, reason, message, None);
-            }
-            reference.uid = Some(seen.uid.clone());
-            reference.resource_version = Some(seen.resource_version.clone());
-            let same_content = subject.status.digest.as_deref() == Some(digest.as_str());
-            let known = written
-                .is_some_and(|w| w.resource_version.as_deref() == Some(seen.resource_version.as_str()));
-            let in_place = match &seen.live {
-                Some(live) => !adopting && desired.is_met_by(live),
-                // Not read: then it is as we wrote it, or it is written again. A changed shape is written too.
-                None => {
-                    let same_spec =
-                        handled_input(subject.status).is_some_and(|(input, _)| input == subject.input);
-                    known && same_content && same_spec
-                }
-            };
-            if !in_place {
-                // Somebody else's edit, as opposed to a change of the spec: the input that was handled is still
-                // the input, but the Secret is not what came of it.
-                let edited = !adopting && !known && same_content;
-                write = Some(if edited {
-                    (AuditAction::Repair, Some(Reason::Repaired))
-                } else {
-                    (AuditAction::Reconcile, None)
-                });
-                steps.push(Step::Apply(Box::new(desired.over(&seen, adopting))));
-            }
-        }
-    }
-    if let (Some(former), Some(written)) = (observed.former, subject.status.secret.as_ref())
-        && former.ownership == Ownership::Ours
-        && !former.deleting
-        && subject.spec.deletion_policy == DeletionPolicy::Delete
-    {
-        steps.push(Step::Delete { name: written.name.clone(), uid: former.uid });
-        write = write.or(Some((AuditAction::Reconcile, None)));
-    }
-    Ok(Decision { content: states, digest, secret: reference, steps, write, written_keys })
 }
 
 impl Plan {

@@ -10,7 +10,8 @@ use sealedenv_crds::condition::{self, Status, Wanted};
 use sealedenv_crds::{KeyState, KeyStatus, SealedEnvStatus};
 
 use super::content::{States, describe};
-use super::{Decision, Notice, Plan, Subject};
+use super::decide::Decision;
+use super::{Notice, Plan, Subject};
 use crate::opened::Opened;
 use crate::reason::Reason;
 
@@ -64,27 +65,27 @@ impl<'a> Draft<'a> {
     /// Nothing is written, for a reason that has nothing to do with single keys.
     pub(crate) fn refused(mut self, reason: Reason, message: String, requeue: Option<Duration>) -> Plan {
         let states = std::mem::take(&mut self.unwritten);
-        self.refused_with(states, reason, message, requeue)
+        self.refused_with(&states, reason, message, requeue)
     }
 
     /// Nothing is written; what stands there stays.
     pub(crate) fn refused_with(
         self,
-        states: States,
+        states: &States,
         reason: Reason,
         message: String,
         requeue: Option<Duration>,
     ) -> Plan {
         let old = self.subject.status;
-        let news = self.is_news(reason, &states);
+        let news = self.is_news(reason, states);
         let mut status = old.clone();
-        status.keys = self.keys(&states, false);
+        status.keys = self.keys(states, false);
         status.keys_ready = Some(tally(&status.keys));
         self.stamp(&mut status, conditions(reason, message.clone()));
         let mut plan = Plan { requeue, ..Plan::nothing(status) };
         if news {
             if !reason.conditions().reconciling {
-                plan.records.push(self.refusal(reason, &states, &message));
+                plan.records.push(self.refusal(reason, states, &message));
             }
             plan.notices.push(Notice { warning: true, reason, message });
         }

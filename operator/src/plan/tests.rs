@@ -1,9 +1,13 @@
 //! Every row of the decision table in docs/src/reconcile.md.
 
+use super::decide::FOREIGN_RECHECK;
 use super::*;
 use crate::opened::{KeyFault, OpenedKey};
-use sealedenv_audit::Outcome;
-use sealedenv_crds::{Class, KeyMeta, KeyState, OnKeyError, SecretRef, SecretShape, Source, condition};
+use sealedenv_audit::{Action as AuditAction, Outcome};
+use sealedenv_crds::{
+    Class, DeletionPolicy, KeyMeta, KeyState, OnKeyError, SecretRef, SecretShape, Source, condition, names,
+};
+use sealedenv_seal::Plain;
 
 const T0: Timestamp = Timestamp::constant(1_790_000_000, 0);
 const T1: Timestamp = Timestamp::constant(1_790_000_600, 0);

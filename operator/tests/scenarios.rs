@@ -1,0 +1,278 @@
+//! Reconciles against a mock API server that expects exact calls: one too many fails, one too few fails.
+
+// A helper of a test may fail the test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use kube::Client;
+use kube::client::Body;
+use sealedenv_audit::{FailurePolicy, FileSink, Log, Memory, MemorySink, Rotation};
+use sealedenv_crds::{SealedEnv, SealedEnvSpec};
+use sealedenv_operator::backoff::Failures;
+use sealedenv_operator::clock::Clock;
+use sealedenv_operator::digest::DigestKey;
+use sealedenv_operator::keys::{Ring, store::Keys};
+use sealedenv_operator::known::{Known, Waiting, Written};
+use sealedenv_operator::metrics::Metrics;
+use sealedenv_operator::notices::Notices;
+use sealedenv_operator::reconcile::{Context, ReconcileError, reconcile};
+use sealedenv_operator::secrets::Secrets;
+use sealedenv_operator::trail::Trail;
+use sealedenv_seal::{Identity, Keyring, Plain, Scope, seal};
+use serde_json::{Value, json};
+use tower_test::mock::{Handle, pair};
+
+type Server = Handle<Request<Body>, Response<Body>>;
+
+const SECRET: &str = "/api/v1/namespaces/shop/secrets/checkout";
+const STATUS: &str = "/apis/sealedenv.dev/v1alpha1/namespaces/shop/sealedenvs/checkout/status";
+const ENV: &str = "/apis/sealedenv.dev/v1alpha1/namespaces/shop/sealedenvs/checkout";
+
+struct Bench {
+    ctx: Arc<Context>,
+    server: Server,
+    env: SealedEnv,
+}
+
+/// A SealedEnv with one value, a key that opens it, and nothing else in the cluster.
+fn bench(log: Log) -> Bench {
+    let (service, server) = pair::<Request<Body>, Response<Body>>();
+    let client = Client::new(service, "default");
+    let clock = Clock::from_fn(|| "2026-01-01T00:00:00Z".parse().unwrap());
+    let trail = Trail::new(Arc::new(log), clock.clone());
+    let keys = Keys::new(client.clone(), "system".into(), clock.clone(), trail.clone(), Notices::nowhere());
+    let identity = Identity::generate();
+    let scope = Scope::strict("shop", "checkout", "TOKEN").unwrap();
+    let sealed = seal(&scope, &[identity.recipient()], &Plain::from(b"hunter2".to_vec())).unwrap();
+    keys.replace(Ring::new(Keyring::new(vec![identity])));
+
+    let mut env = SealedEnv::new("checkout", SealedEnvSpec::default());
+    env.metadata.namespace = Some("shop".into());
+    env.metadata.uid = Some("env-uid".into());
+    env.metadata.resource_version = Some("10".into());
+    env.metadata.generation = Some(1);
+    env.spec.data.insert("TOKEN".into(), sealed.to_string());
+    let ctx = Arc::new(Context {
+        client,
+        clock,
+        keys: Arc::new(keys),
+        digests: DigestKey::new([1; 32]),
+        secrets: Secrets::default(),
+        waiting: Waiting::new(1 << 20),
+        written: Written::default(),
+        trail,
+        notices: Notices::nowhere(),
+        metrics: Metrics::default(),
+        failures: Failures::default(),
+    });
+    Bench { ctx, server, env }
+}
+
+fn recorded() -> (Log, Memory) {
+    let (sink, memory) = MemorySink::new("memory");
+    (Log::open(vec![Box::new(sink)], "test", FailurePolicy::Closed).unwrap(), memory)
+}
+
+impl Bench {
+    /// As the watch would bring it.
+    fn arrive(&self) -> Arc<Known> {
+        let (known, values) = Known::strip(self.env.clone());
+        self.ctx.waiting.keep(&known, values);
+        Arc::new(known)
+    }
+
+    /// Reconciles while the server expects exactly these calls.
+    async fn run(&mut self, calls: Vec<Call>) -> Result<(), ReconcileError> {
+        let known = self.arrive();
+        let ctx = Arc::clone(&self.ctx);
+        let worker = tokio::spawn(async move { reconcile(known, ctx).await.map(drop) });
+        let expected = calls.len();
+        for (i, call) in calls.into_iter().enumerate() {
+            let next = tokio::time::timeout(Duration::from_secs(10), self.server.next_request()).await;
+            let (request, answer) =
+                next.unwrap_or_else(|_| panic!("call {i} did not come")).expect("the client is there");
+            let (parts, body) = request.into_parts();
+            assert_eq!((parts.method.as_str(), parts.uri.path()), (call.method, call.path), "call {i}");
+            let bytes = body.collect().await.unwrap().to_bytes();
+            let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+            let (code, reply) = (call.answer)(parts.uri.query().unwrap_or_default(), &body);
+            let response = Response::builder().status(code).body(Body::from(reply.to_string().into_bytes()));
+            answer.send_response(response.unwrap());
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(10), worker).await;
+        ended.unwrap_or_else(|_| panic!("more than {expected} calls")).expect("no panic")
+    }
+}
+
+/// One call that is expected, with the answer to it.
+struct Call {
+    method: &'static str,
+    path: &'static str,
+    answer: Box<dyn Fn(&str, &Value) -> (u16, Value) + Send>,
+}
+
+fn call(
+    method: &'static str,
+    path: &'static str,
+    answer: impl Fn(&str, &Value) -> (u16, Value) + Send + 'static,
+) -> Call {
+    Call { method, path, answer: Box::new(answer) }
+}
+
+fn failure(code: u16, reason: &str) -> (u16, Value) {
+    (
+        code,
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no", "reason": reason, "code": code}),
+    )
+}
+
+fn written_secret(version: &str) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": {
+        "name": "checkout", "namespace": "shop", "uid": "secret-uid", "resourceVersion": version,
+        "labels": {"app.kubernetes.io/managed-by": "sealedenv"}, "annotations": {"sealedenv.dev/sealedenv": "checkout"},
+    }})
+}
+
+fn written_env() -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+        "metadata": {"name": "checkout", "namespace": "shop", "uid": "env-uid", "resourceVersion": "12"}})
+}
+
+fn apply_secret() -> Call {
+    call("PATCH", SECRET, |query, body| {
+        assert!(query.contains("fieldManager=sealedenv-operator") && query.contains("force=true"), "{query}");
+        assert_eq!(body["data"], json!({"TOKEN": "aHVudGVyMg=="}));
+        assert_eq!(body["metadata"]["resourceVersion"], "1", "only if there is none");
+        (200, written_secret("11"))
+    })
+}
+
+fn write_status(reason: &'static str) -> Call {
+    call("PATCH", STATUS, move |_, body| {
+        assert_eq!(body["metadata"]["uid"], "env-uid");
+        assert_eq!(body["status"]["conditions"][0]["reason"], reason, "{body}");
+        assert!(!body.to_string().contains("hunter2"));
+        (200, written_env())
+    })
+}
+
+#[tokio::test]
+async fn a_first_apply_is_two_writes_and_no_read() {
+    let (log, memory) = recorded();
+    let mut bench = bench(log);
+    bench.run(vec![apply_secret(), write_status("Delivered")]).await.unwrap();
+    let lines = memory.lines();
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].contains(r#""action":"reconcile""#) && !lines[0].contains("hunter2"), "{}", lines[0]);
+}
+
+#[tokio::test]
+async fn what_was_done_is_not_done_again() {
+    let (log, memory) = recorded();
+    let mut bench = bench(log);
+    bench.run(vec![apply_secret(), write_status("Delivered")]).await.unwrap();
+    bench.run(Vec::new()).await.unwrap();
+    assert_eq!(memory.lines().len(), 1);
+}
+
+#[tokio::test]
+async fn a_foreign_secret_found_at_the_write_is_looked_at_and_left() {
+    let (log, memory) = recorded();
+    let mut bench = bench(log);
+    let env = serde_json::to_value(&bench.env).unwrap();
+    let foreign = json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "data": {"TOKEN": "dGhlaXJz"},
+        "metadata": {"name": "checkout", "namespace": "shop", "uid": "u", "resourceVersion": "3"}});
+    bench
+        .run(vec![
+            call("PATCH", SECRET, |_, _| failure(409, "Conflict")),
+            call("GET", ENV, move |_, _| (200, env.clone())),
+            call("GET", SECRET, move |_, _| (200, foreign.clone())),
+            write_status("SecretNotOurs"),
+        ])
+        .await
+        .unwrap();
+    assert!(memory.lines().iter().any(|l| l.contains("SecretNotOurs")), "{:?}", memory.lines());
+}
+
+#[tokio::test]
+async fn without_an_audit_sink_nothing_is_released() {
+    let folder = tempfile::tempdir().unwrap();
+    // A folder stands where the file should be: the sink never gets ready.
+    let sink = FileSink::new(folder.path(), Rotation::default());
+    let log = Log::open(vec![Box::new(sink)], "test", FailurePolicy::Closed).unwrap();
+    let mut bench = bench(log);
+    let ended = bench.run(vec![write_status("AuditUnavailable")]).await;
+    assert!(matches!(ended, Err(ReconcileError::NotRecorded(_))), "{ended:?}");
+}
+
+#[tokio::test]
+async fn when_the_audit_sink_is_back_the_value_is_released() {
+    let (sink, memory) = MemorySink::new("memory");
+    let log = Log::open(vec![Box::new(sink)], "test", FailurePolicy::Closed).unwrap();
+    let mut bench = bench(log);
+    memory.fail(true);
+    assert!(bench.run(vec![write_status("AuditUnavailable")]).await.is_err());
+    memory.fail(false);
+    bench.run(vec![apply_secret(), write_status("Delivered")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn under_the_open_policy_it_is_released_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = FileSink::new(folder.path(), Rotation::default());
+    let log = Log::open(vec![Box::new(sink)], "test", FailurePolicy::Open).unwrap();
+    bench(log).run(vec![apply_secret(), write_status("Delivered")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refused_write_is_an_error_and_leaves_the_status() {
+    let (log, _) = recorded();
+    let ended = bench(log).run(vec![call("PATCH", SECRET, |_, _| failure(403, "Forbidden"))]).await;
+    assert!(matches!(ended, Err(ReconcileError::Write(_))), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_status_that_could_not_be_written_is_written_next_time_without_another_release() {
+    let (log, memory) = recorded();
+    let mut bench = bench(log);
+    let ended =
+        bench.run(vec![apply_secret(), call("PATCH", STATUS, |_, _| failure(500, "InternalError"))]).await;
+    assert!(ended.is_err());
+    let live = json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "data": {"TOKEN": "aHVudGVyMg=="},
+        "metadata": {"name": "checkout", "namespace": "shop", "uid": "secret-uid", "resourceVersion": "11",
+            "labels": {"app.kubernetes.io/managed-by": "sealedenv"}, "annotations": {"sealedenv.dev/sealedenv": "checkout"},
+            "ownerReferences": [{"apiVersion": "sealedenv.dev/v1alpha1", "kind": "SealedEnv", "name": "checkout",
+                "uid": "env-uid", "controller": true}]}});
+    bench
+        .run(vec![call("GET", SECRET, move |_, _| (200, live.clone())), write_status("Delivered")])
+        .await
+        .unwrap();
+    assert_eq!(memory.lines().len(), 1, "{:?}", memory.lines());
+}
+
+#[tokio::test]
+async fn an_object_deleted_meanwhile_is_no_error() {
+    let (log, _) = recorded();
+    let mut bench = bench(log);
+    bench
+        .run(vec![
+            apply_secret(),
+            call("PATCH", STATUS, |_, _| failure(404, "NotFound")),
+            call("GET", ENV, |_, _| failure(404, "NotFound")),
+        ])
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_suspended_object_costs_one_status_write() {
+    let (log, memory) = recorded();
+    let mut bench = bench(log);
+    bench.env.spec.suspend = true;
+    bench.run(vec![write_status("Suspended")]).await.unwrap();
+    assert!(memory.lines().is_empty());
+}
