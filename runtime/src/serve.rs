@@ -17,7 +17,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -36,6 +36,12 @@ use tower::ServiceExt;
 
 use crate::connections::{Connections, Ticket};
 use crate::shutdown::Shutdown;
+
+/// How many connections give way when there is no file descriptor for a new one.
+const SHED_AT_ONCE: usize = 8;
+
+/// How often it is said that connections cannot be accepted.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// Bounds of one server.
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +131,7 @@ pub async fn serve(
     };
     let connections = Connections::default();
     let mut tasks = JoinSet::new();
+    let mut warned = None;
     let mut end = pin!(server.end_of_accepting());
     loop {
         let accepted = tokio::select! {
@@ -139,7 +146,7 @@ pub async fn serve(
                     tasks.spawn(server.clone().connection(stream, connections.enter()));
                 }
             }
-            Err(error) => server.after_accept_error(&error, &connections).await,
+            Err(error) => server.after_accept_error(&error, &connections, &mut warned).await,
         }
         while tasks.try_join_next().is_some() {}
     }
@@ -182,7 +189,12 @@ impl Server {
         connections.shed()
     }
 
-    async fn after_accept_error(&self, error: &io::Error, connections: &Connections) {
+    async fn after_accept_error(
+        &self,
+        error: &io::Error,
+        connections: &Connections,
+        warned: &mut Option<Instant>,
+    ) {
         self.counters.accept_errors.inc();
         // The connection died in the backlog: its own affair.
         if matches!(
@@ -193,12 +205,15 @@ impl Server {
         ) {
             return;
         }
-        // Out of file descriptors or memory: accepting again at once would only spin.
-        tracing::warn!(%error, "cannot accept a connection; trying again");
-        if connections.shed() {
-            self.counters.shed.inc();
+        // Out of file descriptors or memory. It lasts, so it is not said each time.
+        if warned.is_none_or(|last| last.elapsed() > WARN_EVERY) {
+            *warned = Some(Instant::now());
+            tracing::warn!(%error, "cannot accept connections; closing those that wait");
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        let shed = (0..SHED_AT_ONCE).take_while(|_| connections.shed()).count();
+        self.counters.shed.inc_by(shed as u64);
+        // Those that were shed need a moment to go; with nobody to shed, accepting again at once would only spin.
+        tokio::time::sleep(Duration::from_millis(if shed == 0 { 20 } else { 1 })).await;
     }
 
     async fn connection(self, stream: TcpStream, ticket: Ticket) {

@@ -223,5 +223,6 @@ fn message(faults: &[Fault]) -> String {
     if let Some(more @ 1..) = faults.len().checked_sub(SHOWN) {
         lines.push(format!("and {more} more"));
     }
+    lines.push("hint: `sealedenv validate FILE` finds this before the file is committed".to_owned());
     lines.join("\n")
 }

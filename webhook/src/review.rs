@@ -91,8 +91,8 @@ pub struct Unreadable {
 struct Review<'a> {
     api_version: String,
     kind: String,
-    #[serde(borrow)]
-    request: Option<Request<'a>>,
+    #[serde(default, borrow)]
+    request: Option<&'a RawValue>,
 }
 
 /// Reads a question.
@@ -101,18 +101,28 @@ struct Review<'a> {
 /// The body is not one, of a version that is not spoken, or its uid cannot be sent back.
 pub fn read(body: &[u8]) -> Result<Request<'_>, Unreadable> {
     let unreadable = |why: &str| Unreadable { uid: uid(body), why: why.to_owned() };
-    // The position only: the parser's own message may quote what it read.
-    let review: Review<'_> = serde_json::from_slice(body).map_err(|error| {
-        unreadable(&format!("{} at line {}, column {}", kind_of(&error), error.line(), error.column()))
-    })?;
+    let review: Review<'_> = object(body).map_err(|why| unreadable(&why))?;
     if review.api_version != API_VERSION || review.kind != KIND {
         return Err(unreadable("not an AdmissionReview of admission.k8s.io/v1"));
     }
     let request = review.request.ok_or_else(|| unreadable("it holds no request"))?;
+    let request: Request<'_> =
+        object(request.get().as_bytes()).map_err(|why| unreadable(&format!("its request is {why}")))?;
     if !is_uid(&request.uid) {
         return Err(Unreadable { uid: None, why: "its uid is not one".to_owned() });
     }
     Ok(request)
+}
+
+/// Reads a JSON object, and an object only: the derived readers would take a list of the fields in order as well.
+///
+/// The error tells the position only: the parser's own message may quote what it read.
+fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> {
+    if json.trim_ascii_start().first() != Some(&b'{') {
+        return Err("not an object".to_owned());
+    }
+    serde_json::from_slice(json)
+        .map_err(|error| format!("{} at line {}, column {}", kind_of(&error), error.line(), error.column()))
 }
 
 /// What kind of fault a JSON document has, without quoting from it.
@@ -128,15 +138,17 @@ pub(crate) fn kind_of(error: &serde_json::Error) -> &'static str {
 /// The uid of a question that is otherwise wrong.
 fn uid(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
-    struct Outer {
-        request: Inner,
+    struct Outer<'a> {
+        #[serde(borrow)]
+        request: &'a RawValue,
     }
     #[derive(Deserialize)]
     struct Inner {
         uid: String,
     }
-    let outer: Outer = serde_json::from_slice(body).ok()?;
-    Some(outer.request.uid).filter(|uid| is_uid(uid))
+    let outer: Outer<'_> = object(body).ok()?;
+    let inner: Inner = object(outer.request.get().as_bytes()).ok()?;
+    Some(inner.uid).filter(|uid| is_uid(uid))
 }
 
 /// Whatever is sent back is short and harmless. API servers send UUIDs.
@@ -310,6 +322,9 @@ mod tests {
             assert_eq!(read(body.to_string().as_bytes()).unwrap_err().uid, None);
         }
         let deep = "[".repeat(100_000);
+        for body in [r#"["admission.k8s.io/v1","AdmissionReview",{"uid":"u"}]"#, r#"{"request":["u"]}"#] {
+            assert_eq!(read(body.as_bytes()).unwrap_err().uid, None, "{body}");
+        }
         for body in ["", "null", "{}", "[]", r#"{"request":null}"#, "hunter2", "\u{0}", &deep] {
             assert!(!read(body.as_bytes()).unwrap_err().to_string().contains("hunter2"));
         }
