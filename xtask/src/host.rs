@@ -74,6 +74,24 @@ impl Lock {
     }
 }
 
+/// Makes a folder to build in, beside where the result will be moved to. What an interrupted build left under the same
+/// prefix is deleted first, so the caller must hold the lock of these builds.
+///
+/// # Errors
+/// When folders cannot be read, deleted or made.
+pub(crate) fn scratch(beside: &Path, prefix: &str) -> anyhow::Result<PathBuf> {
+    for entry in fs::read_dir(beside).with_context(|| format!("reading {}", beside.display()))? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            let path = entry.path();
+            fs::remove_dir_all(&path).with_context(|| format!("removing {}", path.display()))?;
+        }
+    }
+    let new = beside.join(format!("{prefix}{}", std::process::id()));
+    fs::create_dir(&new).with_context(|| format!("making {}", new.display()))?;
+    Ok(new)
+}
+
 /// Runs a long command with its output in `log`, and shows on stderr how long it has been running.
 ///
 /// # Errors
@@ -191,11 +209,15 @@ pub fn ensure_packages(needs: &[Need]) -> anyhow::Result<()> {
     let apt = || {
         let mut apt = Command::new("apt-get");
         apt.env("DEBIAN_FRONTEND", "noninteractive").env("NEEDRESTART_SUSPEND", "1");
+        apt.args(["-q", "-o", "DPkg::Lock::Timeout=120"]);
         apt
     };
-    run_with_progress(apt().args(["-q", "update"]), "reading Debian's package lists", &log)?;
+    // A list that cannot be read now may be known well enough from before; the installation will tell.
+    if let Err(error) = run_with_progress(apt().arg("update"), "reading Debian's package lists", &log) {
+        exec::say(format_args!("going on without new package lists: {error}"));
+    }
     run_with_progress(
-        apt().args(["-q", "-y", "--no-install-recommends", "install"]).args(&missing),
+        apt().args(["-y", "--no-install-recommends", "install"]).args(&missing),
         &format!("installing {}", missing.join(", ")),
         &log,
     )?;
@@ -270,6 +292,18 @@ mod tests {
         assert_eq!(tail(&log, 2), "b\nc");
         assert_eq!(tail(&log, 9), "a\nb\nc");
         assert_eq!(tail(&dir.path().join("none"), 9), "");
+    }
+
+    #[test]
+    fn what_an_interrupted_build_left_is_deleted_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["building-1/bin", "result"] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        let new = scratch(dir.path(), "building-").unwrap();
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        left.sort();
+        assert_eq!(left, [new, dir.path().join("result")]);
     }
 
     #[test]

@@ -79,8 +79,7 @@ impl Tool {
         if host::is_executable(&kept) {
             return Ok(kept); // installed while we waited
         }
-        let new = tools.join(format!("installing-{}", std::process::id()));
-        fs::create_dir_all(&new).with_context(|| format!("making {}", new.display()))?;
+        let new = host::scratch(&tools, "installing-")?;
         let installed = host::run_with_progress(
             Command::new("go")
                 .env("GOBIN", &new)

@@ -59,11 +59,7 @@ impl Binaries {
         if binaries.is_complete() {
             return Ok(binaries); // built while we waited
         }
-        let new = cache.join(format!("building-{}", std::process::id()));
-        if new.exists() {
-            fs::remove_dir_all(&new).with_context(|| format!("removing {}", new.display()))?;
-        }
-        fs::create_dir_all(&new).with_context(|| format!("making {}", new.display()))?;
+        let new = host::scratch(&cache, "building-")?;
         let built = build(&checkout.root().join("e2e/cluster"), &new);
         let built = built.and_then(|()| {
             fs::rename(&new, &binaries.dir).with_context(|| format!("making {}", binaries.dir.display()))

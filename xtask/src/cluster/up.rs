@@ -68,6 +68,12 @@ fn running(checkout: &Checkout, layout: &Layout, mode: Mode) -> anyhow::Result<O
             if mode == Mode::Full && record.mode == Mode::ControlPlane {
                 bail!("a cluster without a node is up\nhint: cargo xtask cluster down");
             }
+            if !host::is_executable(&record.binaries.join("kubectl")) {
+                bail!(
+                    "the programs of the running cluster were deleted, in {}\nhint: cargo xtask cluster down, then up",
+                    record.binaries.display()
+                );
+            }
             let api = || Ok(status::api_version(layout, &record).is_some());
             wait_for(layout, &record, "the running cluster's API", api)?;
             if Binaries::expected(checkout).is_ok_and(|expected| expected.dir() != record.binaries) {
