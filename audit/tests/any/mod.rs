@@ -1,6 +1,8 @@
 //! Records and chains for tests.
 #![allow(dead_code)] // each test binary uses its part
 
+pub(crate) mod folder;
+
 use jiff::Timestamp;
 use proptest::prelude::*;
 use sealedenv_audit::{Action, Actor, Gap, Head, ObjectRef, Outcome, Record, Rewound, append};
