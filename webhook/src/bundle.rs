@@ -71,6 +71,10 @@ mod tests {
         certificates.iter().map(|certificate| to_pem(certificate)).collect()
     }
 
+    fn ours_only<'a>(ours: &'a CertificateDer<'static>) -> &'a [CertificateDer<'static>] {
+        std::slice::from_ref(ours)
+    }
+
     fn merged(current: &str, ours: &[CertificateDer<'static>]) -> Vec<CertificateDer<'static>> {
         let merged = merge(now(), current.as_bytes(), ours).expect("something to write");
         assert_eq!(merge(now(), merged.as_bytes(), ours), None, "a second merge must find nothing to do");
@@ -80,14 +84,11 @@ mod tests {
     #[test]
     fn ours_is_added_once_and_others_stay() {
         let (ours, other, foreign) = (replica(0), replica(1), authority("cert-manager", 3));
-        assert_eq!(merged("", std::slice::from_ref(&ours)), [ours.clone()]);
+        assert_eq!(merged("", ours_only(&ours)), *ours_only(&ours));
         let both = bundle(&[&foreign, &other]);
-        assert_eq!(
-            merged(&both, std::slice::from_ref(&ours)),
-            [foreign.clone(), other.clone(), ours.clone()]
-        );
+        assert_eq!(merged(&both, ours_only(&ours)), [foreign.clone(), other.clone(), ours.clone()]);
         let all = bundle(&[&ours, &foreign, &other]);
-        assert_eq!(merge(now(), all.as_bytes(), std::slice::from_ref(&ours)), None);
+        assert_eq!(merge(now(), all.as_bytes(), ours_only(&ours)), None);
         assert_eq!(merge(now(), all.as_bytes(), &[ours.clone(), ours.clone()]), None);
         assert_eq!(merge(now(), b"", &[]), None);
     }
@@ -98,7 +99,7 @@ mod tests {
         let rubbish = "-----BEGIN CERTIFICATE-----\naHVudGVyMg==\n-----END CERTIFICATE-----\n";
         let current =
             format!("{}{rubbish}{}{}", bundle(&[&old]), bundle(&[&ours, &ours]), bundle(&[&foreign_old]));
-        assert_eq!(merged(&current, std::slice::from_ref(&ours)), [ours.clone()]);
+        assert_eq!(merged(&current, ours_only(&ours)), *ours_only(&ours));
         // Ours is no exception: an expired authority serves nobody.
         assert_eq!(merge(now(), b"", &[old]), None);
     }
@@ -109,7 +110,7 @@ mod tests {
         let (ours, foreign) = (replica(6), authority("cert-manager", 6));
         let others: Vec<_> = (0..40).map(|n| replica(n % 5)).collect();
         let current = bundle(&std::iter::once(&foreign).chain(&others).collect::<Vec<_>>());
-        let merged = merged(&current, std::slice::from_ref(&ours));
+        let merged = merged(&current, ours_only(&ours));
         assert_eq!(merged.len(), MOST + 1);
         assert!(merged.contains(&ours) && merged.contains(&foreign));
         let ages = |certificates: &[CertificateDer<'_>]| {

@@ -346,7 +346,7 @@ fn volume_name(environment: &str) -> String {
         return name;
     }
     let hash = Sha256::digest(environment.as_bytes());
-    let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex::encode(&hash[..8]);
     let readable: String = environment.chars().take(24).map(|c| if c == '.' { '-' } else { c }).collect();
     format!("sealedenv-{}-{hash}", readable.trim_end_matches('-'))
 }

@@ -35,6 +35,9 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// How often while API servers do not know us yet.
 const IMPATIENT: Duration = Duration::from_millis(500);
 
+/// How long the API server may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// How often a write that met another is tried again at once.
 const ATTEMPTS: usize = 5;
 
@@ -75,6 +78,9 @@ pub enum RegisterError {
         /// Namespace and name of our Service.
         service: String,
     },
+    /// The API server did not answer in time.
+    #[error("the API server does not answer")]
+    TooSlow,
     /// Others wrote it each time between our reading and our writing.
     #[error("the {kind} {name} was changed by others again and again")]
     Contended {
@@ -116,10 +122,23 @@ impl Registration {
     pub async fn keep(
         self,
         client: Client,
-        mut rotation: Rotation,
+        rotation: Rotation,
         certificates: Certificates,
         gate: Gate,
         shutdown: Shutdown,
+    ) {
+        tokio::select! {
+            () = shutdown.triggered() => {}
+            () = self.keep_on(&client, rotation, &certificates, &gate) => {}
+        }
+    }
+
+    async fn keep_on(
+        &self,
+        client: &Client,
+        mut rotation: Rotation,
+        certificates: &Certificates,
+        gate: &Gate,
     ) {
         let start = Instant::now();
         let mut failing = false;
@@ -128,10 +147,10 @@ impl Registration {
                 Ok(Some(leaf)) => certificates.swap(&leaf),
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "cannot make a certificate")
+                    tracing::error!(error = &error as &dyn std::error::Error, "cannot make a certificate");
                 }
             }
-            match self.publish(&client, &rotation.authorities()).await {
+            match self.publish(client, &rotation.authorities()).await {
                 Ok(()) => {
                     failing = false;
                     if let Some(leaf) = rotation.published(start.elapsed()) {
@@ -155,9 +174,7 @@ impl Registration {
                 tracing::info!(ready, not_after = ?rotation.not_after().map(|t| t.to_string()), "certificate");
                 gate.set(ready);
             }
-            if !shutdown.sleep(if ready { PERIOD } else { IMPATIENT }).await {
-                return;
-            }
+            tokio::time::sleep(if ready { PERIOD } else { IMPATIENT }).await;
         }
     }
 
@@ -167,8 +184,11 @@ impl Registration {
         client: &Client,
         authorities: &[CertificateDer<'static>],
     ) -> Result<(), RegisterError> {
-        self.publish_in::<MutatingWebhookConfiguration>(client, authorities).await?;
-        self.publish_in::<ValidatingWebhookConfiguration>(client, authorities).await
+        let both = async {
+            self.publish_in::<MutatingWebhookConfiguration>(client, authorities).await?;
+            self.publish_in::<ValidatingWebhookConfiguration>(client, authorities).await
+        };
+        tokio::time::timeout(PATIENCE, both).await.unwrap_or(Err(RegisterError::TooSlow))
     }
 
     async fn publish_in<C: Configuration>(
@@ -248,3 +268,6 @@ enum Found {
     NotOurs,
     Missing(Value),
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! Wiring: from flags to a running webhook, and to an exit code.
 
+use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -86,11 +87,11 @@ pub async fn main() -> ExitCode {
             let mut text = format!("error: {error}");
             let mut source = std::error::Error::source(&error);
             while let Some(cause) = source {
-                text += &format!(": {cause}");
+                let _infallible = write!(text, ": {cause}");
                 source = cause.source();
             }
             if let Some(hint) = error.hint() {
-                text += &format!("\nhint: {hint}");
+                let _infallible = write!(text, "\nhint: {hint}");
             }
             eprintln!("{text}");
             ExitCode::FAILURE

@@ -21,20 +21,17 @@ pub fn queue() -> (mpsc::Sender<Waiting>, mpsc::Receiver<Waiting>) {
 }
 
 /// Makes an Event for each pod in the queue, until `shutdown`.
-pub async fn report(
-    client: Client,
-    instance: String,
-    mut queue: mpsc::Receiver<Waiting>,
-    shutdown: Shutdown,
-) {
+pub async fn report(client: Client, instance: String, queue: mpsc::Receiver<Waiting>, shutdown: Shutdown) {
     let reporter = Reporter { controller: "sealedenv-webhook".to_owned(), instance: Some(instance) };
     let recorder = Recorder::new(client, reporter);
-    loop {
-        let waiting = tokio::select! {
-            () = shutdown.triggered() => return,
-            waiting = queue.recv() => waiting,
-        };
-        let Some(waiting) = waiting else { return };
+    tokio::select! {
+        () = shutdown.triggered() => {}
+        () = report_on(&recorder, queue) => {}
+    }
+}
+
+async fn report_on(recorder: &Recorder, mut queue: mpsc::Receiver<Waiting>) {
+    while let Some(waiting) = queue.recv().await {
         let (event, about) = event(waiting);
         if let Err(error) = recorder.publish(&event, &about).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "cannot make an Event");

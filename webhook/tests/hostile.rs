@@ -1,5 +1,8 @@
 //! Whatever is sent, there is an answer: never a panic, never another uid, never a patch that does not apply.
 
+// Helpers outside of test functions fail by panicking, as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod served;
 
 use axum::http::StatusCode;

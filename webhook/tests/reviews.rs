@@ -4,6 +4,9 @@
 //! patch decoded, and what is on the audit trail afterwards. After a deliberate change run the test with
 //! `UPDATE_EXPECTED=1`, and read the difference.
 
+// Helpers outside of test functions fail by panicking, as tests do.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod served;
 
 use axum::body::Body;

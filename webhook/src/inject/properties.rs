@@ -167,7 +167,7 @@ fn mutate(pod: &mut Value, mutation: &Mutation, nth: usize) {
             spec["containers"][0].as_object_mut().unwrap().remove("envFrom");
         }
         Mutation::AddVolume => {
-            push(&mut spec["volumes"], json!({"name": format!("added{nth}"), "emptyDir": {}}))
+            push(&mut spec["volumes"], json!({"name": format!("added{nth}"), "emptyDir": {}}));
         }
         Mutation::AddAnnotation => pod["metadata"]["annotations"]["other.example/x"] = json!("y"),
     }
