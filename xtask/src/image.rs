@@ -204,6 +204,40 @@ mod tests {
         }
     }
 
+    /// Nothing here can run the Dockerfile (it pulls a base image), so at least it says what this module does.
+    #[test]
+    fn the_dockerfile_builds_the_same_content_with_the_same_toolchain() {
+        let root = Checkout::find().unwrap().root().to_owned();
+        let dockerfile = fs::read_to_string(root.join("Dockerfile")).unwrap();
+        for (package, name) in CONTENT {
+            assert!(dockerfile.contains(&format!("--package {package} --bin {name} ")), "{package}");
+            assert!(dockerfile.contains(&format!("target/$target/release/{name}\"")), "{name}");
+        }
+        for line in
+            ["USER 65532:65532", "ENTRYPOINT [\"/sealedenv\"]", "FROM scratch", "target-feature=+crt-static"]
+        {
+            assert!(dockerfile.contains(line), "{line}");
+        }
+        let toolchain = fs::read_to_string(root.join("rust-toolchain.toml")).unwrap();
+        let channel = toolchain.lines().find_map(|line| line.strip_prefix("channel = \"")).unwrap();
+        let minor = channel.trim_end_matches('"').rsplit_once('.').unwrap().0;
+        assert!(dockerfile.contains(&format!("rust:{minor}-")), "the toolchain is {channel}");
+        for member in fs::read_to_string(root.join("Cargo.toml"))
+            .unwrap()
+            .lines()
+            .find_map(|line| line.strip_prefix("members = [")?.strip_suffix(']').map(str::to_owned))
+            .unwrap()
+            .split(", ")
+        {
+            let member = member.trim_matches('"');
+            let ignore = fs::read_to_string(root.join(".dockerignore")).unwrap();
+            assert!(
+                ignore.lines().any(|line| line.starts_with(&format!("!{member}"))),
+                "{member} is not sent to docker"
+            );
+        }
+    }
+
     #[test]
     fn the_tag_is_what_follows_the_repository() {
         let image = Image {
