@@ -36,7 +36,8 @@ pub enum Extent {
 }
 
 impl Extent {
-    fn api<K>(&self, client: &Client) -> Api<K>
+    /// The API of a namespaced kind within it.
+    pub fn api<K>(&self, client: &Client) -> Api<K>
     where
         K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
         K::DynamicType: Default,

@@ -8,7 +8,7 @@ use kube::Client;
 use sealedenv_audit::{
     Action, Actor, ActorKind, AuditError, FileSink, Log, Outcome, Record, Rotation, Sink, StdoutSink,
 };
-use sealedenv_runtime::readiness::Readiness;
+use sealedenv_runtime::readiness::{Gate, Readiness};
 use sealedenv_runtime::shutdown::{self, Shutdown};
 use sealedenv_runtime::{admin, crypto, log, metrics as registry};
 
@@ -140,7 +140,8 @@ async fn run(args: Args) -> Result<(), RunError> {
     let notices = Notices::start(client.clone(), Some(args.instance.clone()));
     let namespace = args.namespace.clone();
     let keys = Arc::new(Keys::new(client.clone(), namespace, clock.clone(), trail.clone(), notices.clone()));
-    keys.start(args.generate_key.into()).await?;
+    let extents = extents(&args);
+    keys.start(args.generate_key.into(), &extents).await?;
     keys_gate.set(true);
     let digests = keys.digest_key().await?;
     trail.record(vec![own_record(Action::Start)]).await?;
@@ -159,7 +160,7 @@ async fn run(args: Args) -> Result<(), RunError> {
         failures: crate::backoff::Failures::default(),
     });
     let follower = tokio::spawn(follow(keys, shutdown.clone()));
-    let controllers = start_controllers(&args, &context, &shutdown, &sync_gate);
+    let controllers = start_controllers(extents, args.workers, &context, &shutdown, sync_gate);
 
     let mut admin = admin;
     tokio::select! {
@@ -184,26 +185,28 @@ async fn run(args: Args) -> Result<(), RunError> {
     Ok(())
 }
 
-fn start_controllers(
-    args: &Args,
-    context: &Arc<Context>,
-    shutdown: &Shutdown,
-    synced: &sealedenv_runtime::readiness::Gate,
-) -> Vec<tokio::task::JoinHandle<()>> {
-    let extents: Vec<_> = match args.watch_namespaces.as_slice() {
+/// Where SealedEnvs are watched.
+fn extents(args: &Args) -> Vec<Extent> {
+    match args.watch_namespaces.as_slice() {
         [] => vec![Extent::Cluster],
         some => some.iter().map(|n| Extent::Namespace(n.trim().to_owned())).collect(),
+    }
+}
+
+fn start_controllers(
+    extents: Vec<Extent>,
+    workers: u16,
+    context: &Arc<Context>,
+    shutdown: &Shutdown,
+    synced: Gate,
+) -> Vec<tokio::task::JoinHandle<()>> {
+    let all = controller::Synced::new(extents.len(), synced);
+    let start = |extent: Extent| {
+        tracing::info!(?extent, "watching");
+        let controller = controller::run(Arc::clone(context), extent, workers, all.clone(), shutdown.clone());
+        tokio::spawn(controller)
     };
-    let all = controller::Synced::new(extents.len(), synced.clone());
-    extents
-        .into_iter()
-        .map(|extent| {
-            tracing::info!(?extent, "watching");
-            let controller =
-                controller::run(Arc::clone(context), extent, args.workers, all.clone(), shutdown.clone());
-            tokio::spawn(controller)
-        })
-        .collect()
+    extents.into_iter().map(start).collect()
 }
 
 fn open_log(args: &Args) -> Result<Log, AuditError> {

@@ -108,11 +108,13 @@ impl Bench {
     }
 }
 
+type Answer = Box<dyn Fn(&str, &Value) -> (u16, Value) + Send>;
+
 /// One call that is expected, with the answer to it.
 struct Call {
     method: &'static str,
     path: &'static str,
-    answer: Box<dyn Fn(&str, &Value) -> (u16, Value) + Send>,
+    answer: Answer,
 }
 
 fn call(

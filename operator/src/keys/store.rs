@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::core::DeserializeGuard;
 use kube::{Client, ResourceExt as _};
 use sealedenv_audit::{Action, Actor, ActorKind, ObjectRef, Outcome, Record};
 use sealedenv_crds::{SealedEnv, SealingKey, SealingKeySpec, SealingKeyStatus, names};
@@ -17,6 +18,7 @@ use super::Ring;
 use super::decide::{self, Generate, KeyFact, KeyReport, NoKey, Start};
 use crate::apply::{merge_patch, plain, wipe};
 use crate::clock::Clock;
+use crate::controller::Extent;
 use crate::digest::DigestKey;
 use crate::notices::{Notices, Regarding};
 use crate::trail::{NotRecorded, Trail};
@@ -131,17 +133,18 @@ impl Keys {
         self.changed.subscribe()
     }
 
-    /// Loads the keys, and makes the first one where that is allowed (I3).
+    /// Loads the keys, and makes the first one where that is allowed (I3). `extents` is where sealed values are
+    /// looked for that would show that a key was lost.
     ///
     /// # Errors
     /// [`KeysError::NoKey`] when there is no key to work with.
-    pub async fn start(&self, generate: Generate) -> Result<(), KeysError> {
+    pub async fn start(&self, generate: Generate, extents: &[Extent]) -> Result<(), KeysError> {
         let loaded = self.load().await?;
         for (secret, why) in &loaded.unusable {
             tracing::error!(secret, why, "key Secret holds no usable identity");
         }
         if loaded.facts.is_empty() {
-            let sealed_values = self.sealed_values_exist().await?;
+            let sealed_values = self.sealed_values_exist(extents).await?;
             let status = self.sealing_key().await?.and_then(|k| k.status).unwrap_or_default();
             let were_there = !status.keys.is_empty() || !loaded.unusable.is_empty();
             match decide::start(0, generate, sealed_values, were_there) {
@@ -290,20 +293,24 @@ impl Keys {
         Ok(Loaded { keyring: Keyring::new(loaded.0), facts: loaded.1, unusable: loaded.2 })
     }
 
-    async fn sealed_values_exist(&self) -> Result<bool, KeysError> {
-        let envs: Api<kube::core::DeserializeGuard<SealedEnv>> = Api::all(self.client.clone());
-        let mut params = ListParams::default().limit(100);
-        loop {
-            let page = envs.list(&params).await.map_err(api("looking for sealed values"))?;
-            // One that does not decode may hold sealed values: it counts as if it did.
-            if page.items.iter().any(|e| e.0.as_ref().map_or(true, |e| !e.spec.data.is_empty())) {
-                return Ok(true);
-            }
-            match page.metadata.continue_.filter(|c| !c.is_empty()) {
-                Some(next) => params = params.continue_token(&next),
-                None => return Ok(false),
+    /// Looks only where the operator watches: it may have no rights elsewhere.
+    async fn sealed_values_exist(&self, extents: &[Extent]) -> Result<bool, KeysError> {
+        for extent in extents {
+            let envs: Api<DeserializeGuard<SealedEnv>> = extent.api(&self.client);
+            let mut params = ListParams::default().limit(100);
+            loop {
+                let page = envs.list(&params).await.map_err(api("looking for sealed values"))?;
+                // One that does not decode may hold sealed values: it counts as if it did.
+                if page.items.iter().any(|e| e.0.as_ref().map_or(true, |e| !e.spec.data.is_empty())) {
+                    return Ok(true);
+                }
+                match page.metadata.continue_.filter(|c| !c.is_empty()) {
+                    Some(next) => params = params.continue_token(&next),
+                    None => break,
+                }
             }
         }
+        Ok(false)
     }
 
     async fn sealing_key(&self) -> Result<Option<SealingKey>, KeysError> {
