@@ -74,7 +74,7 @@ pub(crate) fn scan(file: &[u8]) -> Result<Header, ParseError> {
         let (tag, args) = split_stanza(line)?;
         found.admit(tag)?;
         let body = read_body(&mut lines)?;
-        found.take(tag, &args, &body)?;
+        found.take(tag, args, &body)?;
     }
     if found.x25519 == 0 && found.unknown.is_empty() {
         return Err(ParseError::Malformed("the header has no recipient"));
@@ -150,15 +150,18 @@ impl<'a> Lines<'a> {
 
 // === stanzas ===
 
-fn split_stanza(line: &[u8]) -> Result<(&str, Vec<&str>), ParseError> {
+/// The type of a stanza, and its arguments as they stand.
+fn split_stanza(line: &[u8]) -> Result<(&str, &str), ParseError> {
     const FLAW: ParseError = ParseError::Malformed("a header line is neither a stanza nor the MAC");
     let text = line.strip_prefix(b"-> ").ok_or(FLAW)?;
     let text = str::from_utf8(text).map_err(|_| FLAW)?;
-    let mut words = text.split(' ');
-    let tag = words.next().ok_or(FLAW)?;
-    let args: Vec<&str> = words.collect();
-    let is_word = |word: &&str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_word(&tag) && args.iter().all(is_word) { Ok((tag, args)) } else { Err(FLAW) }
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic());
+    if text.split(' ').all(is_word) { Ok(text.split_once(' ').unwrap_or((text, ""))) } else { Err(FLAW) }
+}
+
+/// The arguments one by one. None is empty by then, unless there is none at all.
+fn words(args: &str) -> impl Iterator<Item = &str> {
+    args.split(' ').filter(|word| !word.is_empty())
 }
 
 /// What is needed to know of a stanza's body.
@@ -231,7 +234,7 @@ impl Stanzas {
         }
     }
 
-    fn take(&mut self, tag: &str, args: &[&str], body: &Body<'_>) -> Result<(), ParseError> {
+    fn take(&mut self, tag: &str, args: &str, body: &Body<'_>) -> Result<(), ParseError> {
         let empty = body.full_lines == 0 && body.last_line.is_empty();
         match tag {
             SCOPE_TAG if empty => self.scope = Some(read_scope(args)?),
@@ -258,9 +261,8 @@ fn cut(tag: &str) -> &str {
     tag.get(..UNKNOWN_CHARS).unwrap_or(tag)
 }
 
-fn check_x25519(args: &[&str], body: &Body<'_>) -> Result<(), ParseError> {
+fn check_x25519(share: &str, body: &Body<'_>) -> Result<(), ParseError> {
     const FLAW: ParseError = ParseError::Malformed("an X25519 stanza is not as age writes it");
-    let [share] = args else { return Err(FLAW) };
     let share = decode_32(share.as_bytes()).ok_or(FLAW)?;
     if body.full_lines != 0 || body.last_line.len() != ENCODED_32 {
         return Err(FLAW);
@@ -271,12 +273,14 @@ fn check_x25519(args: &[&str], body: &Body<'_>) -> Result<(), ParseError> {
     Ok(())
 }
 
-fn read_scope(args: &[&str]) -> Result<Scope, ParseError> {
-    let (version, fields) = args.split_first().ok_or(ParseError::Malformed("the scope stanza is empty"))?;
-    if *version != SCOPE_VERSION {
+fn read_scope(args: &str) -> Result<Scope, ParseError> {
+    let mut words = words(args);
+    let version = words.next().ok_or(ParseError::Malformed("the scope stanza is empty"))?;
+    if version != SCOPE_VERSION {
         return Err(ParseError::UnsupportedVersion { what: "a version of the scope stanza".to_owned() });
     }
-    let [kind, namespace, name, key] = *fields else {
+    let fields = [words.next(), words.next(), words.next(), words.next()];
+    let ([Some(kind), Some(namespace), Some(name), Some(key)], None) = (fields, words.next()) else {
         return Err(ParseError::Malformed("the scope stanza has not four fields"));
     };
     let kind: ScopeKind = kind.parse().map_err(|_| ParseError::Malformed("the scope is of no known kind"))?;
@@ -291,12 +295,12 @@ fn read_scope(args: &[&str]) -> Result<Scope, ParseError> {
     scope.map_err(|_| ParseError::Malformed("the scope stanza has a name that is not one"))
 }
 
-fn read_to(args: &[&str]) -> Result<Vec<Fingerprint>, ParseError> {
+fn read_to(args: &str) -> Result<Vec<Fingerprint>, ParseError> {
     const FLAW: ParseError =
         ParseError::Malformed("the list of recipients is not one of distinct fingerprints");
-    let mut to: Vec<Fingerprint> = Vec::with_capacity(args.len());
-    for arg in args {
-        let fingerprint = arg.parse().map_err(|_| FLAW)?;
+    let mut to: Vec<Fingerprint> = Vec::with_capacity(args.len() / (Fingerprint::DIGITS + 1) + 1);
+    for word in words(args) {
+        let fingerprint = word.parse().map_err(|_| FLAW)?;
         if to.contains(&fingerprint) {
             return Err(FLAW);
         }
