@@ -1,7 +1,7 @@
 //! What is said and where: results to standard output, talk to standard error.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 
 use clap::ValueEnum;
@@ -35,15 +35,17 @@ const ERROR: &str = "\x1b[1;31merror:\x1b[0m ";
 const WARNING: &str = "\x1b[1;33mwarning:\x1b[0m ";
 const HINT: &str = "\x1b[1;36mhint:\x1b[0m ";
 
-/// Standard error. Every text is made safe for a terminal and stays on one line; colour only where one shows it
-/// (`NO_COLOR` and `CLICOLOR_FORCE` are heeded).
+/// What is said after a success, on standard error.
+///
+/// Here as in [`warning`] and [`error`], every text is made safe for a terminal and stays on one line. Colour is only
+/// where a terminal shows it (`NO_COLOR` and `CLICOLOR_FORCE` are heeded).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Console {
     quiet: bool,
 }
 
 impl Console {
-    /// With `quiet`, receipts and hints at success are left out; warnings and errors are not.
+    /// With `quiet`, nothing of it is said. Warnings and errors are.
     pub(crate) fn new(quiet: bool) -> Self {
         Self { quiet }
     }
@@ -61,25 +63,25 @@ impl Console {
             say(HINT, &escape(text));
         }
     }
+}
 
-    /// Something that did not stop the command and should be looked at.
-    pub(crate) fn warning(self, text: &str) {
-        say(WARNING, &escape(text));
+/// Something that did not stop the command and should be looked at.
+pub(crate) fn warning(text: &str) {
+    say(WARNING, &escape(text));
+}
+
+/// Something that was found to be wrong, with what to do about it.
+pub(crate) fn error(text: &str, hint: Option<&str>) {
+    say(ERROR, &escape(text));
+    if let Some(hint) = hint {
+        say(HINT, &escape(hint));
     }
+}
 
-    /// Something that was found to be wrong, with what to do about it.
-    pub(crate) fn error(self, text: &str, hint: Option<&str>) {
-        say(ERROR, &escape(text));
-        if let Some(hint) = hint {
-            say(HINT, &escape(hint));
-        }
-    }
-
-    /// Why the command failed.
-    pub(crate) fn failure(self, failure: &Failure) {
-        if let Some(message) = failure.message() {
-            self.error(message, failure.hint());
-        }
+/// Why the command failed.
+pub(crate) fn failure(failure: &Failure) {
+    if let Some(message) = failure.message() {
+        error(message, failure.hint());
     }
 }
 
@@ -131,7 +133,7 @@ pub(crate) fn stdout_file() -> io::Result<File> {
     Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
 }
 
-/// Whether standard input is a terminal.
-pub(crate) fn stdin_is_terminal() -> bool {
-    io::stdin().is_terminal()
+/// `1 key`, `2 keys`.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }

@@ -49,6 +49,11 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// The same, with another exit code.
+    pub(crate) fn with_exit(self, exit: Exit) -> Self {
+        Self { exit, ..self }
+    }
+
     /// The text after `error: `, unless nothing is to be said.
     pub(crate) fn message(&self) -> Option<&str> {
         self.message.as_deref()

@@ -181,7 +181,8 @@ mod tests {
         for mode in 0..=0o777_u32 {
             file.as_file().set_permissions(std::fs::Permissions::from_mode(mode | 0o400)).expect("chmod");
             let read = read(&[file.path().to_owned()]);
-            if mode & 0o077 == 0 {
+            let others = mode & 0o077;
+            if others == 0 {
                 assert_eq!(read.unwrap_or_else(|error| panic!("{mode:o}: {error}")).len(), 1);
             } else {
                 let error = read.err().unwrap_or_else(|| panic!("{mode:o} was accepted"));

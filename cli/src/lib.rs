@@ -18,6 +18,7 @@ mod names;
 mod process;
 mod recipients;
 mod scope;
+mod terminal;
 mod validation;
 mod yaml;
 

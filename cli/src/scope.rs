@@ -63,16 +63,14 @@ pub(crate) fn exact(
     let extra = |extra| ScopeArgsError::Extra { kind, extra };
     match (kind, namespace, name) {
         (ScopeKind::Strict, Some(namespace), Some(name)) => Scope::strict(namespace, name, key),
-        (ScopeKind::Strict, None, None) => return Err(missing("--namespace and --name")),
-        (ScopeKind::Strict, None, Some(_)) => return Err(missing("--namespace")),
-        (ScopeKind::Strict, Some(_), None) => return Err(missing("--name")),
         (ScopeKind::Namespace, Some(namespace), None) => Scope::namespace(namespace, key),
-        (ScopeKind::Namespace, None, _) => return Err(missing("--namespace")),
-        (ScopeKind::Namespace, Some(_), Some(_)) => return Err(extra("--name")),
         (ScopeKind::Cluster, None, None) => Scope::cluster(key),
+        (ScopeKind::Strict, None, None) => return Err(missing("--namespace and --name")),
+        (ScopeKind::Strict, Some(_), None) => return Err(missing("--name")),
+        (ScopeKind::Strict | ScopeKind::Namespace, None, _) => return Err(missing("--namespace")),
         (ScopeKind::Cluster, Some(_), Some(_)) => return Err(extra("--namespace and --name")),
         (ScopeKind::Cluster, Some(_), None) => return Err(extra("--namespace")),
-        (ScopeKind::Cluster, None, Some(_)) => return Err(extra("--name")),
+        (ScopeKind::Namespace | ScopeKind::Cluster, _, Some(_)) => return Err(extra("--name")),
     }
     .map_err(ScopeArgsError::Name)
 }

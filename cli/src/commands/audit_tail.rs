@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use sealedenv_audit::{Broken, Follow, Located, tail};
 
-use super::Context;
 use super::trail::{self, TrailError};
-use crate::console::{Console, Format, OutputArgs, write_lines};
+use crate::console::{Format, OutputArgs, warning, write_lines};
 use crate::failure::{Exit, Failure};
 use crate::input::path_argument;
 
@@ -38,13 +37,12 @@ pub(crate) struct Args {
 /// Shows each record once.
 struct Shown {
     format: Format,
-    console: Console,
     last: u64,
     bad: bool,
 }
 
-pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
-    let mut shown = Shown { format: args.output.output, console: context.console, last: 0, bad: false };
+pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
+    let mut shown = Shown { format: args.output.output, last: 0, bad: false };
     // Before the tail is read, so that no record falls between the two.
     let follow =
         args.follow.then(|| Follow::new(&args.file).map_err(TrailError::read(&args.file))).transpose()?;
@@ -78,7 +76,7 @@ impl Shown {
                 Ok(_) => {}
                 Err(broken) => {
                     self.bad |= !broken.is_torn_tail();
-                    self.console.warning(&broken.to_string());
+                    warning(&broken.to_string());
                 }
             }
         }

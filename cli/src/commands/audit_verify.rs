@@ -9,7 +9,7 @@ use sealedenv_audit::{Broken, Report, Start, Why, verify_files, verify_stream};
 use serde::Serialize;
 
 use super::{Context, trail};
-use crate::console::{Console, Format, JSON_VERSION, OutputArgs, write_json, write_lines};
+use crate::console::{Console, Format, JSON_VERSION, OutputArgs, error, warning, write_json, write_lines};
 use crate::failure::{Exit, Failure};
 use crate::input::{Stdin, path_argument};
 
@@ -227,13 +227,13 @@ fn show(verdicts: &Verdicts, format: Format, console: Console) -> Result<(), Fai
             console.receipt(&format!("{foreign} other lines were passed over"));
         }
         if verdicts.trails.is_empty() {
-            console.warning("there is no audit line on standard input");
+            warning("there is no audit line on standard input");
         }
     }
     for verdict in &verdicts.trails {
         if let Facts::Broken { broken_file, line, last_good_seq, reason, message } = &verdict.facts {
             let file = broken_file.as_ref().or(verdict.file.as_ref()).map_or("", String::as_str);
-            console.error(&broken_at(file, *line, message), hint(reason, *last_good_seq).as_deref());
+            error(&broken_at(file, *line, message), hint(reason, *last_good_seq).as_deref());
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use sealedenv_seal::{Identity, Plain};
 use thiserror::Error;
 
 use super::Context;
-use crate::console::{stdout_file, write_lines, write_out};
+use crate::console::{stdout_file, warning, write_lines, write_out};
 use crate::failure::{Exit, Failure, Fault};
 use crate::input::path_argument;
 use crate::process;
@@ -52,7 +52,7 @@ impl Fault for KeygenError {
             Self::Exists { .. } => {
                 Some("values sealed to a lost key cannot be opened: name another file".to_owned())
             }
-            _ => None,
+            Self::Write { .. } => None,
         }
     }
 }
@@ -72,9 +72,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
         ));
     } else {
         if stdout_is_open_to_others() {
-            context
-                .console
-                .warning("standard output is a file that others can read: chmod 600 it, or use --out-file");
+            warning("standard output is a file that others can read: chmod 600 it, or use --out-file");
         }
         write_out(text.expose())?;
         context.console.receipt(&format!("public key: {recipient}"));

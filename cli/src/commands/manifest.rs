@@ -8,14 +8,14 @@ use sealedenv_seal::{Recipient, ScopeKind};
 use thiserror::Error;
 
 use super::Context;
-use crate::console::{Console, stdin_is_terminal, write_out};
+use crate::console::{Console, counted, warning, write_out};
 use crate::failure::{Exit, Failure, Fault};
 use crate::file_edit::Edited;
 use crate::input::{path_argument, shown};
 use crate::manifest::plan::{self, Existing, Plan, Request, Step, Update, Why};
 use crate::manifest::{merge, render};
 use crate::recipients::{RecipientArgs, listed};
-use crate::{names, scope};
+use crate::{names, scope, terminal};
 
 /// The largest manifest that is merged into, in bytes.
 const MAX_MANIFEST: usize = 16 << 20;
@@ -71,7 +71,7 @@ pub(crate) struct Args {
 enum ManifestError {
     #[error("the .env file is asked for on standard input, which is a terminal")]
     Terminal,
-    #[error("cannot read the .env file {file}")]
+    #[error("cannot read {file} as a .env file")]
     Dotenv { file: String, source: DotenvError },
     #[error("{file} names no namespace for its SealedEnv")]
     NoNamespace { file: String },
@@ -101,7 +101,7 @@ impl Fault for ManifestError {
 
 pub(super) fn run(args: &Args, mut context: Context) -> Result<Exit, Failure> {
     check_names(args.namespace.as_deref(), args.name.as_deref())?;
-    if args.env_file.as_os_str() == "-" && stdin_is_terminal() {
+    if args.env_file.as_os_str() == "-" && terminal::is_stdin() {
         return Err(ManifestError::Terminal.into());
     }
     let env_file = context.stdin.open(&args.env_file, "--env-file")?;
@@ -111,7 +111,7 @@ pub(super) fn run(args: &Args, mut context: Context) -> Result<Exit, Failure> {
     let bytes = env_file.read_secret(dotenv::MAX_FILE)?;
     let file = shown(&args.env_file);
     let variables = dotenv::read(bytes.expose()).map_err(|source| ManifestError::Dotenv { file, source })?;
-    warn_of_repeated(&variables, context.console);
+    warn_of_repeated(&variables);
     match target {
         None => create(args, to, variables, context.console),
         Some(target) => merge_into(args, to, variables, target, context.console),
@@ -132,9 +132,9 @@ fn create(args: &Args, to: Vec<Recipient>, variables: Variables, console: Consol
         "{}/{}: sealed {}, to {}{}",
         request.namespace,
         request.name,
-        keys(sealed),
+        counted(sealed, "key"),
         listed(request.to.iter().map(Recipient::fingerprint)),
-        if public == 0 { String::new() } else { format!("; left {} in plain text", keys(public)) }
+        if public == 0 { String::new() } else { format!("; left {} in plain text", counted(public, "key")) }
     ));
     Ok(Exit::Ok)
 }
@@ -186,9 +186,9 @@ fn check_names(namespace: Option<&str>, name: Option<&str>) -> Result<(), Manife
     Ok(())
 }
 
-fn warn_of_repeated(variables: &Variables, console: Console) {
+fn warn_of_repeated(variables: &Variables) {
     for repeated in &variables.repeated {
-        console.warning(&format!(
+        warning(&format!(
             "{} is set on line {} and again on line {}: the last one counts",
             repeated.key, repeated.line, repeated.replaced_by
         ));
@@ -230,7 +230,7 @@ fn receipt(plan: &Plan, existing: &Existing) -> Receipt {
         (others, "not in the .env file, left alone"),
     ] {
         if count > 0 {
-            lines.push(format!("  {} {what}", keys(count)));
+            lines.push(format!("  {} {what}", counted(count, "key")));
         }
     }
     Receipt { lines, kept_sealed }
@@ -244,8 +244,4 @@ fn because(why: &Why) -> String {
         Why::OtherScope { was: None } => "it was not sealed for any scope".to_owned(),
         Why::OtherRecipients => "it was sealed to other recipients".to_owned(),
     }
-}
-
-fn keys(count: usize) -> String {
-    if count == 1 { "1 key".to_owned() } else { format!("{count} keys") }
 }

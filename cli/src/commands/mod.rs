@@ -20,7 +20,7 @@ use std::path::Path;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::console::Console;
+use crate::console::{self, Console};
 use crate::failure::{Exit, Failure};
 use crate::input::Stdin;
 
@@ -105,7 +105,7 @@ impl Invocation {
         let console = Console::new(self.0.quiet);
         let context = Context { console, stdin: Stdin::default() };
         dispatch(self.0.command, context).unwrap_or_else(|failure| {
-            console.failure(&failure);
+            console::failure(&failure);
             failure.exit()
         })
     }
@@ -121,7 +121,7 @@ fn dispatch(command: Command, context: Context) -> Result<Exit, Failure> {
         Command::Manifest(args) => manifest::run(&args, context),
         Command::Validate(args) => validate::run(&args, context),
         Command::Audit(Audit::Verify(args)) => audit_verify::run(&args, context),
-        Command::Audit(Audit::Tail(args)) => audit_tail::run(&args, &context),
+        Command::Audit(Audit::Tail(args)) => audit_tail::run(&args),
         Command::Audit(Audit::Show(args)) => audit_show::run(&args),
         Command::Completion(args) => completion::run(&args, Cli::command()),
         Command::HelpMarkdown(_) => reference::run(Cli::command()),
@@ -143,7 +143,7 @@ fn refuse(error: &clap::Error) -> Exit {
     let stray = error.kind() == ErrorKind::UnknownArgument
         && matches!(error.get(ContextKind::InvalidArg), Some(ContextValue::String(arg)) if !arg.starts_with('-'));
     if stray {
-        Console::new(false).failure(&Failure::from(StrayArgument));
+        console::failure(&Failure::from(StrayArgument));
         return Exit::Usage;
     }
     // Nobody is left to tell when this fails.

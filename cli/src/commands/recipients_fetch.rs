@@ -159,9 +159,7 @@ async fn fetch(args: &Args) -> Result<(String, Vec<Recipient>), FetchError> {
 
 async fn config(args: &Args) -> Result<Config, FetchError> {
     let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
-    let refused = |error| {
-        refused_kubeconfig(error, args.kubeconfig.is_some() || std::env::var_os("KUBECONFIG").is_some())
-    };
+    let refused = |error| refused_kubeconfig(error, args.kubeconfig.is_some() || env_is_set("KUBECONFIG"));
     let config = match &args.kubeconfig {
         Some(path) => {
             let kubeconfig = Kubeconfig::read_from(path).map_err(refused)?;
@@ -182,7 +180,11 @@ async fn config(args: &Args) -> Result<Config, FetchError> {
 }
 
 fn in_pod() -> bool {
-    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() && std::env::var_os("KUBECONFIG").is_none()
+    env_is_set("KUBERNETES_SERVICE_HOST") && !env_is_set("KUBECONFIG")
+}
+
+fn env_is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| !value.is_empty())
 }
 
 /// `given`: whether the user named a file, by flag or by environment.

@@ -52,7 +52,7 @@ fn is_shown(argument: &Arg) -> bool {
 
 fn name(argument: &Arg) -> String {
     let value = argument.get_value_names().filter(|_| argument.get_action().takes_values());
-    let value = value.and_then(<[_]>::first).map(|name| name.as_str());
+    let value = value.and_then(<[_]>::first).map(clap::builder::Str::as_str);
     if argument.is_positional() {
         return format!("`{}`", value.unwrap_or_default());
     }

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::Context;
-use crate::console::{Format, JSON_VERSION, OutputArgs, OutputError, write_json, write_lines};
+use crate::console::{
+    Format, JSON_VERSION, OutputArgs, OutputError, counted, failure, warning, write_json, write_lines,
+};
 use crate::failure::{Exit, Failure, Fault as _};
 use crate::input::{path_argument, shown};
 use crate::names;
@@ -75,8 +77,13 @@ pub(super) fn run(args: &Args, mut context: Context) -> Result<Exit, Failure> {
     if args.namespace.as_deref().is_some_and(|namespace| !names::is_label(namespace)) {
         return Err(BadNamespace.into());
     }
-    let recipients =
-        if args.recipients.is_empty() { None } else { Some(args.recipients.read(&mut context.stdin)?) };
+    // Not to know the recipients is not a finding.
+    let unread = |error| Failure::from(error).with_exit(Exit::Usage);
+    let recipients = if args.recipients.is_empty() {
+        None
+    } else {
+        Some(args.recipients.read(&mut context.stdin).map_err(unread)?)
+    };
     let options =
         Options { recipients, namespace: args.namespace.clone(), strict_secrets: args.strict_secrets };
 
@@ -96,7 +103,7 @@ pub(super) fn run(args: &Args, mut context: Context) -> Result<Exit, Failure> {
             Ok(bytes) => report.take(&shown(path), checker.check(bytes.expose(), &options)),
             Err(error) if error.exit() == Exit::Usage => return Err(error.into()),
             Err(error) => {
-                context.console.failure(&Failure::from(error));
+                failure(&Failure::from(error));
                 report.unreadable.push(shown(path));
             }
         }
@@ -109,7 +116,7 @@ pub(super) fn run(args: &Args, mut context: Context) -> Result<Exit, Failure> {
     }
     context.console.receipt(&report.summary());
     if report.sealed_envs == 0 && report.unreadable.is_empty() && report.ok {
-        context.console.warning("no SealedEnv was found, so none was checked");
+        warning("no SealedEnv was found, so none was checked");
     }
     Ok(exit)
 }
@@ -163,8 +170,4 @@ fn show(report: &Report, format: Format) -> Result<(), OutputError> {
         lines.extend(finding.hint.filter(|hint| hints.insert(*hint)).map(|hint| format!("  hint: {hint}")));
     }
     write_lines(lines)
-}
-
-fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }

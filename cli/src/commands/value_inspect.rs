@@ -5,7 +5,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::Context;
-use crate::console::{Format, JSON_VERSION, OutputArgs, write_json, write_lines};
+use crate::console::{Format, JSON_VERSION, OutputArgs, counted, write_json, write_lines};
 use crate::failure::{Exit, Failure, Fault};
 use crate::input::Source;
 use crate::recipients::listed;
@@ -107,7 +107,7 @@ fn lines(sealed: &Sealed) -> Vec<String> {
     if !sealed.unknown_types().is_empty() {
         lines.push(format!("other types: {}", sealed.unknown_types().join(", ")));
     }
-    lines.push(format!("value:       {} bytes", sealed.value_len()));
+    lines.push(format!("value:       {}", counted(sealed.value_len(), "byte")));
     lines.push(format!(
         "sizes:       text {}, header {}, payload {} bytes",
         sealed.to_string().len(),

@@ -4,12 +4,12 @@ use sealedenv_seal::{MAX_VALUE, Plain, ScopeKind, SealError, seal};
 use thiserror::Error;
 
 use super::Context;
-use crate::console::{stdin_is_terminal, write_lines};
+use crate::console::{counted, write_lines};
 use crate::failure::{Exit, Failure, Fault};
 use crate::input::InputError;
-use crate::process;
 use crate::recipients::{RecipientArgs, listed};
 use crate::scope;
+use crate::terminal;
 
 /// Seal the value on standard input
 ///
@@ -72,8 +72,8 @@ pub(super) fn run(args: &Args, mut context: Context) -> Result<Exit, Failure> {
     // Before the recipients: `-R -` would leave nothing for the value.
     let stdin = context.stdin.take("the value")?;
     let to = args.recipients.read(&mut context.stdin)?;
-    let value = if stdin_is_terminal() {
-        ask(&args.key)?
+    let value = if terminal::is_stdin() {
+        terminal::ask(&format!("value of {} (not shown)", args.key)).map_err(ValueSealError::Terminal)?
     } else {
         let value = stdin.read_secret(MAX_VALUE).map_err(ValueSealError::Input)?;
         if args.trim_newline { without_line_break(value) } else { value }
@@ -82,7 +82,7 @@ pub(super) fn run(args: &Args, mut context: Context) -> Result<Exit, Failure> {
     write_lines([sealed.to_string()])?;
     context.console.receipt(&format!(
         "sealed {} for {scope}, to {}",
-        bytes(value.len()),
+        counted(value.len(), "byte"),
         listed(to.iter().map(sealedenv_seal::Recipient::fingerprint))
     ));
     if is_line(&value) {
@@ -91,13 +91,6 @@ pub(super) fn run(args: &Args, mut context: Context) -> Result<Exit, Failure> {
             .hint("the value ends with a line break, which was sealed too; --trim-newline leaves it out");
     }
     Ok(Exit::Ok)
-}
-
-fn ask(key: &str) -> Result<Plain, ValueSealError> {
-    process::hold_secrets();
-    rpassword::prompt_password(format!("value of {key} (not shown): "))
-        .map(Plain::from)
-        .map_err(ValueSealError::Terminal)
 }
 
 /// One text line with its line break: what `echo` gives.
@@ -109,10 +102,6 @@ fn without_line_break(value: Plain) -> Plain {
     let bytes = value.expose();
     let Some(line) = bytes.strip_suffix(b"\n") else { return value };
     Plain::new(line.strip_suffix(b"\r").unwrap_or(line).to_vec())
-}
-
-fn bytes(count: usize) -> String {
-    if count == 1 { "1 byte".to_owned() } else { format!("{count} bytes") }
 }
 
 #[cfg(test)]

@@ -321,6 +321,7 @@ mod tests {
         set.iter().map(|(key, value)| ((*key).to_owned(), Plain::from((*value).to_owned()))).collect()
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "what Existing holds")]
     fn sealed(scope: &Scope, to: &[Recipient]) -> Option<String> {
         Some(seal(scope, to, &Plain::from(b"old".to_vec())).expect("seal").to_string())
     }

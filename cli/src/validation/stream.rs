@@ -41,11 +41,11 @@ impl Checker {
                     }
                 }
                 Err(error) => {
-                    checked.findings.push(Finding::error(error.line(), "NotYaml", error.to_string()))
+                    checked.findings.push(Finding::error(error.line(), "NotYaml", error.to_string()));
                 }
             },
             Err(error) => {
-                let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+                let line = bytes[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
                 checked.findings.push(Finding::error(line, "NotText", "not UTF-8 text"));
             }
         }

@@ -447,14 +447,15 @@ mod tests {
         for level in 1..20 {
             let below = level - 1;
             let ten = vec![format!("*a{below}"); 10].join(",");
-            laughs += &format!("a{level}: &a{level} [{ten}]\n");
+            laughs = format!("{laughs}a{level}: &a{level} [{ten}]\n");
         }
         assert!(matches!(parse(&laughs), Err(YamlError::TooLarge { .. })));
         let deep = "[".repeat(200) + &"]".repeat(200);
         assert!(matches!(parse(&deep), Err(YamlError::TooLarge { .. })));
         let mut tower = format!("a0: &a0 {}x{}\n", "[".repeat(60), "]".repeat(60));
         for level in 1..40 {
-            tower += &format!("a{level}: &a{level} {}*a{}{}\n", "[".repeat(60), level - 1, "]".repeat(60));
+            let (open, close) = ("[".repeat(60), "]".repeat(60));
+            tower = format!("{tower}a{level}: &a{level} {open}*a{}{close}\n", level - 1);
         }
         assert!(matches!(parse(&tower), Err(YamlError::TooLarge { .. })));
         let fine = one("a: &a {x: y}\nb: *a\n");

@@ -127,6 +127,12 @@ fn new_keys_come_at_the_end_or_in_their_place() {
             vec![data("B", "sealed:v1:MQ=="), data("C", "sealed:v1:Mg==")],
             "spec:\n  data: {A: sealed:v1:QUFB, B: sealed:v1:MQ==, C: sealed:v1:Mg==} # x\n",
         ),
+        // Below a text that keeps its empty lines.
+        (
+            "spec:\n  secret:\n    labels:\n      a: |+\n        x\n\n\n",
+            vec![public("B", "x")],
+            "spec:\n  secret:\n    labels:\n      a: |+\n        x\n\n\n  public:\n    B: x\n",
+        ),
         // Below something deeper.
         (
             "spec:\n  public:\n    A: b\n  secret:\n    labels:\n      team: x\n      # last\n# end\n",
@@ -147,8 +153,19 @@ fn what_cannot_be_edited_line_by_line_is_refused_and_left() {
             "checkout.yaml cannot be merged into: the edit would change more than was meant",
         ),
         (
-            "spec:\n  data:\n    ? A\n    : sealed:v1:QUFB\n  public:\n",
-            vec![data("A", "sealed:v1:MQ=="), data("C", "sealed:v1:MQ==")],
+            "spec:\n  data:\n    ? A\n    :\n",
+            vec![data("A", "sealed:v1:MQ==")],
+            "checkout.yaml cannot be merged into: line 6 is written in a way that cannot be edited in place: \
+             its key and its colon stand on different lines",
+        ),
+        (
+            "spec:\n  data: *x\n",
+            vec![data("A", "sealed:v1:MQ==")],
+            "checkout.yaml, line 5: not valid YAML: while parsing node, found unknown anchor",
+        ),
+        (
+            "spec:\n  public: &x {A: b}\n  data: *x\n",
+            vec![data("B", "sealed:v1:MQ==")],
             "checkout.yaml cannot be merged into: the edit would change more than was meant",
         ),
         (
@@ -172,12 +189,15 @@ fn what_cannot_be_edited_line_by_line_is_refused_and_left() {
         ("", vec![data("A", "sealed:v1:MQ==")], "the SealedEnv in checkout.yaml has no spec to merge into"),
         ("spec: [a\n", vec![], "checkout.yaml, line 4: not valid YAML: unclosed bracket '['"),
     ] {
-        match merged(&with(spec), &changes) {
-            // An explicit key can be replaced; adding beside it cannot be told apart from a mistake.
-            Ok(text) => assert!(yaml::parse(&text).is_ok(), "{spec} became {text}"),
-            Err(error) => assert_eq!(error, says, "{spec}"),
-        }
+        assert_eq!(merged(&with(spec), &changes), Err(says.to_owned()), "{spec}");
     }
+}
+
+#[test]
+fn a_key_on_a_line_of_its_own_keeps_it() {
+    let spec = "spec:\n  data:\n    ? A\n    : sealed:v1:QUFB # x\n";
+    let expected = spec.replace("QUFB", "MQ==");
+    assert_eq!(merged(&with(spec), &[data("A", "sealed:v1:MQ==")]), Ok(with(&expected)));
 }
 
 #[test]
