@@ -1,5 +1,7 @@
 //! Where values must not be, and what happens when output, rights or readers fail.
 
+#![allow(clippy::expect_used, reason = "in tests")]
+
 mod run;
 
 use std::fs::{self, File};

@@ -12,7 +12,7 @@ fn what_was_sealed_is_opened_to_the_byte() {
     let dir = tempfile::tempdir().expect("dir");
     let recipient = keygen(dir.path(), "key");
     let max = vec![b'x'; 1 << 20];
-    for value in [&b""[..], b"v", b"v\n", b"\xff\x00\xfe\r\n", "ä€".as_bytes(), &[0; 64 << 10], &max] {
+    for value in [&b""[..], b"v", b"v\n", b"\xff\x00\xfe\r\n", "ä€".as_bytes(), &vec![0; 64 << 10], &max] {
         let text = sealed(dir.path(), &recipient, "K", value);
         assert!(text.starts_with("sealed:v1:") && !text.contains('\n'));
         let open = opened(dir.path(), "key", "K", &text);

@@ -1,6 +1,7 @@
 //! Runs the built `sealedenv`.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::expect_used, clippy::panic, reason = "in tests")]
 
 use std::io::Write as _;
 use std::path::Path;
