@@ -95,3 +95,42 @@ fn age_has_neither_ssh_nor_plugins() {
         );
     }
 }
+
+/// Whether a manifest takes the workspace's lints: the table `[lints]` with `workspace = true`.
+fn takes_the_workspace_lints(manifest: &str) -> bool {
+    manifest
+        .lines()
+        .map(str::trim)
+        .skip_while(|line| *line != "[lints]")
+        .skip(1)
+        .take_while(|line| !line.starts_with('['))
+        .any(|line| line == "workspace = true")
+}
+
+#[test]
+fn every_crate_has_the_workspaces_lints() {
+    for package in metadata().workspace_packages() {
+        let manifest = std::fs::read_to_string(&package.manifest_path).unwrap();
+        assert!(
+            takes_the_workspace_lints(&manifest),
+            "{}: add `[lints]` with `workspace = true`",
+            package.manifest_path
+        );
+    }
+    assert!(!takes_the_workspace_lints("[lints]\n[dependencies]\nworkspace = true\n"));
+}
+
+/// What a binary does is in its library, where tests reach it.
+#[test]
+fn no_main_is_long() {
+    let metadata = metadata();
+    let mains: Vec<_> = (metadata.workspace_packages().into_iter())
+        .flat_map(|package| &package.targets)
+        .filter(|target| target.is_bin())
+        .collect();
+    assert!(mains.len() >= 5, "operator, webhook, cli, crdgen, xtask");
+    for main in mains {
+        let lines = std::fs::read_to_string(&main.src_path).unwrap().lines().count();
+        assert!(lines <= 30, "{} has {lines} lines: move it into the library", main.src_path);
+    }
+}
