@@ -282,7 +282,8 @@ impl Sink for FileSink {
 
 /// Opens a file for appending; with `create`, only if there is none yet.
 fn open_append(path: &Path, create: bool) -> Result<File, Errno> {
-    // NONBLOCK: opening a pipe must not wait for its other end. It has no effect on a regular file.
+    // NONBLOCK: opening a device (a serial line, say) must not wait for it. A pipe opened for both directions does not
+    // wait anyway, and on a regular file the flag has no effect.
     let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let flags = if create { flags | OFlags::CREATE | OFlags::EXCL } else { flags };
     rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map(File::from)
