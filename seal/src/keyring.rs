@@ -50,8 +50,8 @@ pub(crate) struct Hinted<'a> {
 }
 
 impl Hinted<'_> {
-    /// Every pair of a key and a stanza that is worth a try, the likeliest first: the keys that the hint names, each
-    /// with the stanza at its own place in the hint before the others; then the other keys.
+    /// The pairs of a key and a stanza that are worth a try, at most [`MAX_TRIALS`], the likeliest first: the keys that
+    /// the hint names, each with the stanza at its own place in the hint before the others; then the other keys.
     fn trials<'s>(&'s self, stanzas: &'s [&'s Stanza]) -> impl Iterator<Item = (&'s Identity, &'s Stanza)> {
         let named = self.to.iter().enumerate().filter_map(|(place, fingerprint)| {
             self.ring.0.get(fingerprint).map(|identity| (identity, Some(place)))
@@ -62,11 +62,12 @@ impl Hinted<'_> {
             .iter()
             .filter(|(fingerprint, _)| !self.to.contains(fingerprint))
             .map(|(_, identity)| (identity, None));
-        named.chain(others).flat_map(move |(identity, place)| {
+        let pairs = named.chain(others).flat_map(move |(identity, place)| {
             let first = place.and_then(|place| stanzas.get(place));
             let rest = stanzas.iter().enumerate().filter(move |(at, _)| Some(*at) != place);
             first.into_iter().chain(rest.map(|(_, stanza)| stanza)).map(move |stanza| (identity, *stanza))
-        })
+        });
+        pairs.take(MAX_TRIALS)
     }
 }
 
@@ -78,7 +79,6 @@ impl age::Identity for Hinted<'_> {
     fn unwrap_stanzas(&self, stanzas: &[Stanza]) -> Option<Result<FileKey, DecryptError>> {
         let native: Vec<&Stanza> = stanzas.iter().filter(|stanza| stanza.tag == X25519_TAG).collect();
         self.trials(&native)
-            .take(MAX_TRIALS)
             .find_map(|(identity, stanza)| age::Identity::unwrap_stanza(identity.as_age(), stanza))
     }
 }
@@ -132,6 +132,14 @@ mod tests {
         let (ring, of) = keys(1);
         let hint = [&strangers[..], &of].concat();
         assert_eq!(trials(&ring, &hint, 2), [(0, 0), (0, 1)]);
+    }
+
+    #[test]
+    fn no_more_than_the_bound_are_tried() {
+        let (ring, of) = keys(6);
+        assert_eq!(trials(&ring, &[], 98).len(), MAX_TRIALS);
+        assert_eq!(trials(&ring, &of, 98).len(), MAX_TRIALS);
+        assert_eq!(trials(&ring, &of[..5], 85).len(), 510);
     }
 
     #[test]
