@@ -50,6 +50,10 @@ fn a_value_of_one_mebibyte_is_the_largest() {
     let error = seal(&here(), &[alice()], &plain(&larger)).err().unwrap();
     assert!(matches!(error, SealError::TooLarge { len } if len == MAX_VALUE + 1));
     refused("TooLarge", &Forge::usual("larger", &[&ALICE]).value(&larger).build().text());
+    let exact = Forge::usual("exact", &[&ALICE]).value(&largest()).build();
+    assert!(opens(&exact).unwrap() == largest());
+    let payload = [exact.payload(), b"x"].concat();
+    refused("TooLarge", &exact.with_payload(&payload).text());
 }
 
 #[test]
@@ -89,6 +93,12 @@ fn absurd_headers_are_refused() {
     let hint = Forge::new("hint").scope("v1 strict shop checkout API_KEY");
     let hint = hint.stanza(&format!("sealedenv.dev/to {}", many.join(" ")), b"").x25519(&ALICE).build();
     refused("TooLarge", &hint.text());
+}
+
+#[test]
+fn an_armored_file_is_refused_by_name() {
+    let error = Sealed::parse(&text(b"-----BEGIN AGE ENCRYPTED FILE-----\nYWdl\n")).err().unwrap();
+    assert!(error.to_string().contains("armored"), "{error}");
 }
 
 #[test]

@@ -116,7 +116,7 @@ fn bodies() -> Vec<Case> {
         malformed(name, about, &usual(name).raw(&format!("-> x-grease\n{body}")).build())
     };
     vec![
-        body("body-too-wide", "a line of 65 columns", format!("{}\n\n", "A".repeat(65))),
+        body("body-too-wide", "a line of 68 columns", format!("{}\n", "A".repeat(68))),
         body("body-no-last-line", "a full line that no shorter one follows", format!("{}\n", "A".repeat(64))),
         body("body-padded", "a padded body", "AA==\n".to_owned()),
         body("body-unused-bits", "an unused bit is set", "AB\n".to_owned()),
