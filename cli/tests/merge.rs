@@ -1,5 +1,7 @@
 //! `manifest --merge-into`, from the outside.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "in tests")]
+
 mod run;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! Keys and values, from the outside.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "in tests")]
+
 mod run;
 
 use std::fs;

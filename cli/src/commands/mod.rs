@@ -139,11 +139,8 @@ fn command(argv0: Option<&OsStr>) -> clap::Command {
 
 /// Shows help, or what is wrong with the command line.
 fn refuse(error: &clap::Error) -> Exit {
-    // A stray word may be a value that somebody meant to seal: it must not go to a log as well.
-    let stray = error.kind() == ErrorKind::UnknownArgument
-        && matches!(error.get(ContextKind::InvalidArg), Some(ContextValue::String(arg)) if !arg.starts_with('-'));
-    if stray {
-        console::failure(&Failure::from(StrayArgument));
+    if let Some(stray) = StrayWord::of(error) {
+        console::failure(&Failure::from(stray));
         return Exit::Usage;
     }
     // Nobody is left to tell when this fails.
@@ -151,13 +148,45 @@ fn refuse(error: &clap::Error) -> Exit {
     if error.use_stderr() { Exit::Usage } else { Exit::Ok }
 }
 
+/// A word that is no flag where none is expected. It may be a value that somebody meant to seal: it stands in the
+/// process list already, and must not go to a log as well.
 #[derive(Debug, thiserror::Error)]
-#[error("there is an argument that no command expects (it is not shown: it may be a value)")]
-struct StrayArgument;
+enum StrayWord {
+    #[error("there is an argument that no command expects (it is not shown: it may be a value)")]
+    Argument,
+    #[error("there is no such command (it is not shown: it may be a value)")]
+    Command { similar: Vec<String> },
+}
 
-impl crate::failure::Fault for StrayArgument {
+impl StrayWord {
+    fn of(error: &clap::Error) -> Option<Self> {
+        match (error.kind(), error.get(ContextKind::InvalidArg)) {
+            (ErrorKind::UnknownArgument, Some(ContextValue::String(arg))) if !arg.starts_with('-') => {
+                Some(Self::Argument)
+            }
+            (ErrorKind::InvalidSubcommand, _) => {
+                let similar = match error.get(ContextKind::SuggestedSubcommand) {
+                    Some(ContextValue::Strings(names)) => names.clone(),
+                    Some(ContextValue::String(name)) => vec![name.clone()],
+                    _ => Vec::new(),
+                };
+                Some(Self::Command { similar })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl crate::failure::Fault for StrayWord {
     fn hint(&self) -> Option<String> {
-        Some("values come from standard input or from a file, never from an argument; see --help".to_owned())
+        Some(match self {
+            Self::Argument => {
+                "values come from standard input or from a file, never from an argument; see --help"
+                    .to_owned()
+            }
+            Self::Command { similar } if similar.is_empty() => "--help lists the commands".to_owned(),
+            Self::Command { similar } => format!("did you mean: {}", similar.join(", ")),
+        })
     }
 
     fn exit(&self) -> Exit {

@@ -28,7 +28,8 @@ fn describe(command: &Command, path: &str, page: &mut String) {
         let usage = command.clone().bin_name(path).render_usage().to_string();
         let usage = usage.trim_start_matches("Usage: ").trim();
         let _ = write!(page, "\n## {path}\n\n```\n{usage}\n```\n\n{}\n", text(&about));
-        let arguments: Vec<&Arg> = command.get_arguments().filter(|arg| is_shown(arg)).collect();
+        let is_root = path == "sealedenv";
+        let arguments: Vec<&Arg> = command.get_arguments().filter(|arg| is_shown(arg, is_root)).collect();
         if !arguments.is_empty() {
             page.push_str("\n| argument | meaning |\n|---|---|\n");
         }
@@ -45,9 +46,11 @@ fn describe(command: &Command, path: &str, page: &mut String) {
     }
 }
 
-fn is_shown(argument: &Arg) -> bool {
-    !argument.is_hide_set() && !matches!(argument.get_id().as_str(), "help" | "version" | "quiet")
-        || argument.get_id() == "quiet" && !argument.is_global_set()
+/// Global flags are shown once, at the root.
+fn is_shown(argument: &Arg, is_root: bool) -> bool {
+    !argument.is_hide_set()
+        && !matches!(argument.get_id().as_str(), "help" | "version")
+        && (is_root || !argument.is_global_set())
 }
 
 fn name(argument: &Arg) -> String {
