@@ -35,7 +35,9 @@ pub enum Reason {
     Suspended,
     /// No audit sink took the record, so nothing was released.
     AuditUnavailable,
-    /// The API server refused or did not answer.
+    /// The API server does not take the Secret as it is, for example a TLS Secret without a certificate.
+    SecretRefused,
+    /// The API server refused a write, or did not answer; it is tried again.
     ApiError,
 }
 
@@ -58,6 +60,7 @@ impl Reason {
             Self::SecretDeleting => "SecretDeleting",
             Self::Suspended => "Suspended",
             Self::AuditUnavailable => "AuditUnavailable",
+            Self::SecretRefused => "SecretRefused",
             Self::ApiError => "ApiError",
         }
     }
@@ -82,6 +85,7 @@ impl Reason {
             | Self::AdoptionWouldLoseKeys
             | Self::SecretImmutable
             | Self::SecretTypeChanged
+            | Self::SecretRefused
             | Self::TooLarge => Meaning { ready: Status::False, reconciling: false, stalled: true },
         }
     }

@@ -1,6 +1,7 @@
 //! One SealedEnv: look, decide, record, write, tell.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::api::Api;
 use kube::runtime::controller::Action;
@@ -18,11 +19,16 @@ use crate::metrics::Metrics;
 use crate::notices::Notices;
 use crate::opened::{Opened, open_all};
 use crate::plan::{self, Observed, Ownership, Plan, SecretFacts, Step, Subject};
+use crate::reason::Reason;
 use crate::secrets::{Id, Secrets, Seen};
 use crate::trail::{NotRecorded, Trail};
 
 /// How often a decision is made anew at once because the world moved meanwhile. Then the object waits its turn.
 const ATTEMPTS: usize = 4;
+
+/// A Secret that the API server does not take is offered again this often: only a change of the spec can help, or
+/// one of the cluster's policies, which is not watched.
+const INVALID_RECHECK: Duration = Duration::from_mins(5);
 
 /// What every worker has at hand.
 pub struct Context {
@@ -124,10 +130,55 @@ pub async fn reconcile(known: Arc<Known>, ctx: Arc<Context>) -> Result<Action, R
                     None => return Ok(Action::await_change()),
                 };
             }
+            Err(ReconcileError::Write(WriteError::Secret { name, source })) => {
+                return refused(&ctx, &known, &subject, name, source).await;
+            }
             Err(error) => return Err(error),
         }
     }
     Err(ReconcileError::Moving)
+}
+
+/// Tells that the API server does not take the Secret. Its own words are not repeated: they may quote the content.
+async fn refused(
+    ctx: &Context,
+    known: &Known,
+    subject: &Subject<'_>,
+    name: String,
+    source: Box<kube::Error>,
+) -> Result<Action, ReconcileError> {
+    let answer = match &*source {
+        kube::Error::Api(status) => Some((status.code, status.reason.clone())),
+        _ => None,
+    };
+    let invalid = matches!(answer, Some((400 | 422, _)));
+    let (reason, message) = match &answer {
+        Some((code, why)) if invalid => (
+            Reason::SecretRefused,
+            format!(
+                "the API server does not take Secret {name} ({code} {why}): check that the keys are those its type asks for"
+            ),
+        ),
+        Some((code, why)) => (
+            Reason::ApiError,
+            format!("the API server refused to write Secret {name} ({code} {why}); it is tried again"),
+        ),
+        None => (
+            Reason::ApiError,
+            format!("the API server did not answer when Secret {name} was written; it is tried again"),
+        ),
+    };
+    let status = plan::held_up(ctx.clock.seconds(), subject, reason, message.clone());
+    let news = status.conditions != subject.status.conditions;
+    write_status(ctx, known, subject, &status).await?;
+    if news {
+        ctx.notices.tell(subject, vec![plan::Notice { warning: true, reason, message }]);
+    }
+    if invalid {
+        ctx.metrics.reconciled(&status);
+        return Ok(Action::requeue(crate::backoff::jitter(INVALID_RECHECK, subject.uid)));
+    }
+    Err(WriteError::Secret { name, source }.into())
 }
 
 /// Marks that the Secret has to be read, whatever the cache says.
@@ -204,7 +255,8 @@ async fn carry_out(
     let Plan { mut status, steps, records, notices, requeue } = plan;
     if let Err(error) = ctx.trail.record(records).await {
         ctx.metrics.audit_failed();
-        let waiting = plan::audit_unavailable(ctx.clock.seconds(), subject);
+        let message = "no audit sink takes records, so nothing is released; it is tried again".to_owned();
+        let waiting = plan::held_up(ctx.clock.seconds(), subject, Reason::AuditUnavailable, message);
         write_status(ctx, known, subject, &waiting).await?;
         return Err(error.into());
     }

@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::notices::Notices;
 use crate::reconcile::Context;
 use crate::secrets::Secrets;
-use crate::trail::{NotRecorded, Trail};
+use crate::trail::Trail;
 
 /// How many bytes of sealed values may wait in memory for their turn. What does not fit is read again.
 const WAITING_BYTES: usize = 16 << 20;
@@ -45,9 +45,6 @@ pub enum RunError {
     /// The audit trail could not be opened.
     #[error("opening the audit trail")]
     Audit(#[from] AuditError),
-    /// The start could not be put on record.
-    #[error("putting the start on record")]
-    NotRecorded(#[from] NotRecorded),
     /// Keys could not be loaded.
     #[error("loading the sealing keys")]
     Keys(#[from] KeysError),
@@ -69,7 +66,6 @@ impl RunError {
             Self::Audit(AuditError::NoSink) => Some(
                 "give --audit-file or --audit-stdout, or accept the loss with --audit-failure-policy=open",
             ),
-            Self::NotRecorded(_) => Some("check that the audit file can be written and its volume has room"),
             Self::Admin { .. } => Some("choose another address with --http-listen"),
             Self::Log(_) | Self::Signals(_) | Self::Audit(_) => None,
         }
@@ -82,7 +78,6 @@ impl RunError {
             | Self::Signals(_)
             | Self::Client(_)
             | Self::Audit(_)
-            | Self::NotRecorded(_)
             | Self::Keys(_)
             | Self::Admin { .. } => ExitCode::FAILURE,
         }
@@ -144,7 +139,14 @@ async fn run(args: Args) -> Result<(), RunError> {
     keys.start(args.generate_key.into(), &extents).await?;
     keys_gate.set(true);
     let digests = keys.digest_key().await?;
-    trail.record(vec![own_record(Action::Start)]).await?;
+    // A start is no release. Without a sink the operator runs and says so on every object; it does not restart in
+    // a loop, which would only hide the cause.
+    if let Err(error) = trail.record(vec![own_record(Action::Start)]).await {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the start is not on record; no value is released until a sink takes records"
+        );
+    }
 
     let context = Arc::new(Context {
         client,

@@ -231,10 +231,18 @@ async fn under_the_open_policy_it_is_released_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_refused_write_is_an_error_and_leaves_the_status() {
+async fn a_refused_write_is_told_and_tried_again() {
     let (log, _) = recorded();
-    let ended = bench(log).run(vec![call("PATCH", SECRET, |_, _| failure(403, "Forbidden"))]).await;
+    let calls = vec![call("PATCH", SECRET, |_, _| failure(403, "Forbidden")), write_status("ApiError")];
+    let ended = bench(log).run(calls).await;
     assert!(matches!(ended, Err(ReconcileError::Write(_))), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_secret_the_api_server_does_not_take_is_told_and_left() {
+    let (log, _) = recorded();
+    let calls = vec![call("PATCH", SECRET, |_, _| failure(422, "Invalid")), write_status("SecretRefused")];
+    bench(log).run(calls).await.unwrap();
 }
 
 #[tokio::test]

@@ -226,13 +226,16 @@ pub fn plan(
     }
 }
 
-/// The status while no audit sink takes records: all else stays, so that work goes on where it stopped.
-pub fn audit_unavailable(now: Timestamp, subject: &Subject<'_>) -> SealedEnvStatus {
+/// The status when a plan could not be carried out, for now: all else stays, so that work goes on where it stopped.
+pub fn held_up(now: Timestamp, subject: &Subject<'_>, reason: Reason, message: String) -> SealedEnvStatus {
     let mut status = subject.status.clone();
-    let message = "no audit sink takes records, so nothing is released; it is tried again".to_owned();
-    let wanted = conditions(Reason::AuditUnavailable, message);
+    let wanted = conditions(reason, message);
     status.conditions =
         sealedenv_crds::condition::merge(now, Some(subject.generation), &subject.status.conditions, wanted);
+    if reason.conditions().stalled {
+        status.observed_generation = Some(subject.generation);
+        status.last_handled_reconcile_at = subject.requested_at.map(ToOwned::to_owned);
+    }
     status
 }
 
