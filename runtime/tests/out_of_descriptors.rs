@@ -2,6 +2,9 @@
 //!
 //! Limits belong to a process, so the callers are another one: this test's own binary, started again.
 
+// Helpers outside of test functions fail by panicking, as tests do.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};

@@ -1,5 +1,8 @@
 //! The server under connections that behave and that do not.
 
+// Helpers outside of test functions fail by panicking, as tests do.
+#![allow(clippy::unwrap_used)]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -248,15 +251,18 @@ async fn while_it_lingers_it_serves_and_asks_to_close() {
     server.task.await.unwrap();
 }
 
+/// Notes that it was dropped.
+struct Note(Arc<AtomicBool>);
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 #[tokio::test]
 async fn what_does_not_finish_in_time_is_cut() {
     let dropped = Arc::new(AtomicBool::new(false));
-    struct Note(Arc<AtomicBool>);
-    impl Drop for Note {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::SeqCst);
-        }
-    }
     let asked = Arc::new(Semaphore::new(0));
     let stuck = {
         let (dropped, asked) = (dropped.clone(), asked.clone());

@@ -13,11 +13,17 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::inject::{self, Delivery, Environments, inject};
-use crate::review::{self, Answer, Operation, Request, Verdict};
+use crate::review::{self, Answer, Bounds, Operation, Request, Verdict};
 use crate::validate::{self, Fault};
 
 /// The resource that SealedEnvs are served under.
 const SEALED_ENVS: &str = "sealedenvs";
+
+/// Far beyond any pod, and at most some 26 MB once it is taken apart.
+const POD: Bounds = Bounds { groups: 8 << 10, commas: 128 << 10 };
+
+/// Beyond what the CRD admits: 1,024 values, as many public ones, 2,048 times metadata, and who set which field.
+const SEALED_ENV: Bounds = Bounds { groups: 32 << 10, commas: 128 << 10 };
 
 /// The most faults that one message names.
 const SHOWN: usize = 8;
@@ -79,7 +85,7 @@ pub fn on_pod(
     let Some(namespace) = request.namespace.as_deref().filter(|namespace| !namespace.is_empty()) else {
         return Decision::malformed("the request names no namespace");
     };
-    let pod: Pod = match object(request.object) {
+    let pod: Pod = match object(request.object, POD) {
         Ok(pod) => pod,
         Err(why) => return Decision::malformed(why),
     };
@@ -120,14 +126,16 @@ pub fn on_sealed_env(request: &Request<'_>) -> Decision {
     if !matches!(request.operation, Operation::Create | Operation::Update) || is_sub_resource(request) {
         return Decision::allowed(Kind::Valid);
     }
-    let new: SealedEnv = match object(request.object) {
+    let new: SealedEnv = match object(request.object, SEALED_ENV) {
         Ok(new) => new,
         Err(why) => return Decision::malformed(why),
     };
     // Whatever was stored may lose a finalizer or get a label, whether or not it would be accepted today. An object
     // that is being deleted has no other privilege: a change of its spec is checked like any other.
     let is_same_spec = |old: SealedEnv| old.spec == new.spec;
-    if request.operation == Operation::Update && object(request.old_object).is_ok_and(is_same_spec) {
+    if request.operation == Operation::Update
+        && object(request.old_object, SEALED_ENV).is_ok_and(is_same_spec)
+    {
         return Decision::allowed(Kind::Valid);
     }
     let name = name(request, new.metadata.name.as_deref());
@@ -193,8 +201,11 @@ fn is_sub_resource(request: &Request<'_>) -> bool {
     request.sub_resource.as_deref().is_some_and(|sub_resource| !sub_resource.is_empty())
 }
 
-fn object<T: DeserializeOwned>(raw: Option<&RawValue>) -> Result<T, String> {
+fn object<T: DeserializeOwned>(raw: Option<&RawValue>, bounds: Bounds) -> Result<T, String> {
     let raw = raw.ok_or("the request holds no object")?;
+    if !bounds.admit(raw.get()) {
+        return Err("the object has too many parts to be read".to_owned());
+    }
     serde_json::from_str(raw.get()).map_err(|error| {
         let (kind, line, column) = (review::kind_of(&error), error.line(), error.column());
         format!("cannot read the object: {kind} at line {line}, column {column} of it")
@@ -225,4 +236,38 @@ fn message(faults: &[Fault]) -> String {
     }
     lines.push("hint: `sealedenv validate FILE` finds this before the file is committed".to_owned());
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Volume};
+
+    #[test]
+    fn a_pod_within_bounds_is_small_once_it_is_taken_apart() {
+        let largest = [size_of::<Container>(), size_of::<EphemeralContainer>(), size_of::<Volume>()];
+        let largest = largest.into_iter().max().unwrap();
+        assert!(largest * POD.groups < 32 << 20, "{largest} bytes each");
+    }
+
+    #[test]
+    fn what_would_blow_up_is_refused_unread() {
+        let many = |item: &str, count: usize| vec![item; count].join(",");
+        for spec in [
+            format!(r#"{{"containers":[{}]}}"#, many("{}", 1 << 20)),
+            format!(r#"{{"volumes":[{}]}}"#, many("{}", POD.groups)),
+            format!(r#"{{"containers":[{{"command":[{}]}}]}}"#, many("\"\"", POD.commas + 2)),
+        ] {
+            let body = format!(
+                r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{{"uid":"u","namespace":"shop",
+                   "operation":"CREATE","resource":{{"group":"","version":"v1","resource":"pods"}},
+                   "object":{{"metadata":{{}},"spec":{spec}}}}}}}"#
+            );
+            let request = review::read(body.as_bytes()).unwrap();
+            let decision = on_pod(&request, Delivery::Secret, &crate::cache::Cache::default());
+            assert_eq!(decision.kind, Kind::Malformed);
+            let Verdict::Refused { message, .. } = decision.answer.verdict else { panic!("not refused") };
+            assert_eq!(message, "the object has too many parts to be read");
+        }
+    }
 }

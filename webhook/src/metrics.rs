@@ -11,7 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::decision::Kind;
 
 /// Which of the two webhooks was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Webhook {
     /// Injection into pods.
     Inject,
@@ -57,6 +57,16 @@ impl Metrics {
     }
 }
 
+impl EncodeLabelValue for Webhook {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let word = match self {
+            Self::Inject => "inject",
+            Self::Validate => "validate",
+        };
+        EncodeLabelValue::encode(&word, encoder)
+    }
+}
+
 impl EncodeLabelValue for Kind {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         let word = match self {
@@ -68,5 +78,27 @@ impl EncodeLabelValue for Kind {
             Self::Failed => "failed",
         };
         EncodeLabelValue::encode(&word, encoder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_have_the_labels_that_the_docs_name() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.observe(Webhook::Inject, Kind::Injected, false, Duration::from_millis(1));
+        metrics.observe(Webhook::Validate, Kind::Refused, true, Duration::from_millis(1));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            r#"admissions_total{webhook="inject",outcome="injected",dry_run="false"} 1"#,
+            r#"admissions_total{webhook="validate",outcome="refused",dry_run="true"} 1"#,
+            r#"admission_duration_seconds_count{webhook="inject"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} is missing from:\n{text}");
+        }
     }
 }

@@ -171,7 +171,8 @@ impl Registration {
             }
             let ready = rotation.is_ready(start.elapsed());
             if ready != gate.is_open() {
-                tracing::info!(ready, not_after = ?rotation.not_after().map(|t| t.to_string()), "certificate");
+                let not_after = rotation.not_after().map(tracing::field::display);
+                tracing::info!(ready, not_after, "certificate");
                 gate.set(ready);
             }
             tokio::time::sleep(if ready { PERIOD } else { IMPATIENT }).await;

@@ -125,6 +125,36 @@ fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> {
         .map_err(|error| format!("{} at line {}, column {}", kind_of(&error), error.line(), error.column()))
 }
 
+/// How much an object may hold before it is taken apart.
+///
+/// Three bytes of JSON, `{},`, become a struct of a kilobyte and more in a list of containers: without a bound a body of
+/// 3 MiB would take gigabytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Lists and objects, the empty ones too.
+    pub groups: usize,
+    /// Commas, and so roughly fields and items.
+    pub commas: usize,
+}
+
+impl Bounds {
+    /// Whether a JSON text is within the bounds. One pass, nothing allocated.
+    pub fn admit(self, json: &str) -> bool {
+        let (mut groups, mut commas, mut in_text, mut escaped) = (0, 0, false, false);
+        for byte in json.bytes() {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' if in_text => escaped = true,
+                b'"' => in_text = !in_text,
+                b'{' | b'[' if !in_text => groups += 1,
+                b',' if !in_text => commas += 1,
+                _ => {}
+            }
+        }
+        groups <= self.groups && commas <= self.commas
+    }
+}
+
 /// What kind of fault a JSON document has, without quoting from it.
 pub(crate) fn kind_of(error: &serde_json::Error) -> &'static str {
     match error.classify() {
@@ -330,6 +360,15 @@ mod tests {
         }
         let doubled = question().to_string().replacen("\"uid\"", "\"uid\":\"x\",\"uid\"", 1);
         assert!(read(doubled.as_bytes()).is_err(), "two uids are no uid");
+    }
+
+    #[test]
+    fn bounds_count_what_is_outside_of_texts() {
+        let json = r#"{"a,[{\"": [1, {"b": "x\\"}, [], "]}"]}"#;
+        serde_json::from_str::<Value>(json).unwrap();
+        let admits = |groups, commas| Bounds { groups, commas }.admit(json);
+        assert!(admits(4, 3) && admits(9, 9));
+        assert!(!admits(3, 3) && !admits(4, 2));
     }
 
     #[test]

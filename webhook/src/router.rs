@@ -29,7 +29,7 @@ pub const VALIDATE_SEALED_ENVS: &str = "/validate-sealedenvs";
 pub const MAX_BODY: usize = (3 << 20) + (256 << 10);
 
 /// All bodies that are read or held at one time, in KiB.
-const BODIES: usize = 32 << 10;
+const BODIES: usize = 8 << 10;
 
 /// How long a body may take to arrive, and how long one may wait for room. Together less than the 5 s after which
 /// the API server gives up.
