@@ -363,3 +363,22 @@ fn messages_are_one_short_line_whatever_was_sent() {
         assert!(message.len() < 400 && !message.contains(['\n', '\u{1b}']), "{message:?}");
     }
 }
+
+#[test]
+fn the_page_for_users_names_every_reason_and_annotation() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/src/injection.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let text = String::new;
+    let all = [
+        Denied::InvalidAnnotation { annotation: names::INJECT, why: text() },
+        Denied::UnknownContainer { container: text() },
+        Denied::DeliveryUnavailable { asked: text() },
+        Denied::CoversToken { path: text() },
+        Denied::PathConflict { container: text(), path: text(), why: text() },
+        Denied::VolumeConflict { volume: text(), secret: text() },
+    ];
+    let words = [names::INJECT, names::CONTAINERS, names::MOUNT_PATH, names::ENV, names::DELIVERY];
+    for word in all.iter().map(Denied::reason).chain(words) {
+        assert!(page.contains(&format!("`{word}`")), "{word} is not on the page");
+    }
+}
