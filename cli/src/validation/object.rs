@@ -1,5 +1,7 @@
 //! One `SealedEnv`.
 
+use std::collections::HashSet;
+
 use sealedenv_crds::names;
 use sealedenv_seal::{MAX_VALUE, PREFIX};
 
@@ -112,9 +114,11 @@ fn of_spec(document: &Node, spec: &Node, stand: &Stand<'_>, schema: &Schema, rul
         );
     }
     found.extend(sealed.findings);
-    found.extend(public.iter().flat_map(|entry| of_public(entry, data)));
+    let keys_of = |block: &[Entry]| block.iter().map(|entry| entry.key.clone()).collect::<HashSet<String>>();
+    let (sealed_keys, public_keys) = (keys_of(data), keys_of(public));
+    found.extend(public.iter().flat_map(|entry| of_public(entry, &sealed_keys)));
     for entry in meta {
-        if ![data, public].iter().any(|block| block.iter().any(|of| of.key == entry.key)) {
+        if !sealed_keys.contains(&entry.key) && !public_keys.contains(&entry.key) {
             let message = "spec.meta describes a key that is neither in data nor in public";
             found.push(Finding::warning(entry.line, "MetaWithoutKey", message).key(&entry.key));
         }
@@ -139,12 +143,12 @@ fn of_spec(document: &Node, spec: &Node, stand: &Stand<'_>, schema: &Schema, rul
     found
 }
 
-fn of_public(entry: &Entry, data: &[Entry]) -> Vec<Finding> {
+fn of_public(entry: &Entry, sealed_keys: &HashSet<String>) -> Vec<Finding> {
     if !names::is_valid_key(&entry.key) {
         return vec![values::bad_key(entry, "public")];
     }
     let mut found = Vec::new();
-    if data.iter().any(|of| of.key == entry.key) {
+    if sealed_keys.contains(&entry.key) {
         let message = "the key stands in data and in public: the sealed value in data counts";
         found.push(Finding::warning(entry.line, "KeyTwice", message).key(&entry.key));
     }
