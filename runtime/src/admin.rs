@@ -18,7 +18,7 @@ use crate::shutdown::Shutdown;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The routes, for [`serve`] and for tests.
+/// The routes, for [`serve()`] and for tests.
 ///
 /// * `/livez` answers 200 as long as requests are answered at all. It looks at nothing else: a restart repairs no
 ///   key, no network and no API server.
