@@ -78,14 +78,12 @@ impl Fault for IdentitiesError {
 }
 
 /// The keyring of some identity files.
-///
-/// All are opened before the first is read: afterwards the process cannot open `/dev/fd/N` any more.
 pub(crate) fn read(paths: &[PathBuf]) -> Result<Keyring, IdentitiesError> {
-    let sources = paths.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
     let mut all = Vec::new();
-    for source in sources {
+    for path in paths {
+        let source = open(path)?;
         let file = source.name().to_owned();
-        all.extend(parse(&source.read_secret(MAX_FILE)?, &file)?);
+        all.extend(parse(&source.read(MAX_FILE)?, &file)?);
     }
     Ok(Keyring::new(all))
 }

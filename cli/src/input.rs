@@ -10,7 +10,6 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::failure::{Exit, Fault};
-use crate::process;
 
 /// The name for standard input on a command line.
 const DASH: &str = "-";
@@ -116,13 +115,6 @@ impl Source {
     /// The open file.
     pub(crate) fn file(&self) -> &File {
         &self.file
-    }
-
-    /// All of it, if it has at most `limit` bytes, for what may be secret: from here on the process cannot be dumped,
-    /// so that everything else has to be open already.
-    pub(crate) fn read_secret(self, limit: usize) -> Result<Plain, InputError> {
-        process::hold_secrets();
-        self.read(limit)
     }
 
     /// All of it as text, if it has at most `limit` bytes.

@@ -26,7 +26,7 @@ use std::process::ExitCode;
 
 /// Parses the command line, runs the command, says why it failed.
 pub fn main() -> ExitCode {
-    process::forbid_core_files();
+    process::keep_to_itself();
     match commands::Invocation::of(std::env::args_os()) {
         Ok(invocation) => invocation.run().into(),
         Err(exit) => exit.into(),

@@ -10,8 +10,6 @@ use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tc
 use sealedenv_seal::{MAX_VALUE, Plain};
 use zeroize::Zeroizing;
 
-use crate::process;
-
 const INTERRUPT: u8 = 0x03; // Ctrl-C
 const END: u8 = 0x04; // Ctrl-D
 const ERASE_LINE: u8 = 0x15; // Ctrl-U
@@ -24,7 +22,6 @@ pub(crate) fn is_stdin() -> bool {
 
 /// Asks for one line on the terminal that is standard input. Nothing of it is shown.
 pub(crate) fn ask(prompt: &str) -> io::Result<Plain> {
-    process::hold_secrets();
     let stdin = io::stdin();
     let hidden = Hidden::new(stdin.as_fd())?;
     // Only now, so that nothing that is typed at once can be shown. Without a screen there is nobody to ask.

@@ -13,7 +13,6 @@ use super::Context;
 use crate::console::{stdout_file, warning, write_lines, write_out};
 use crate::failure::{Exit, Failure, Fault};
 use crate::input::path_argument;
-use crate::process;
 
 /// Make a key pair: an identity (private) and its recipient (public)
 ///
@@ -58,7 +57,6 @@ impl Fault for KeygenError {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<Exit, Failure> {
-    process::hold_secrets();
     let identity = Identity::generate();
     let recipient = identity.recipient();
     let text = identity_file(&identity, Timestamp::now());

@@ -108,7 +108,7 @@ pub(super) fn run(args: &Args, mut context: Context) -> Result<Exit, Failure> {
     let to = args.recipients.read(&mut context.stdin)?;
     let target = args.merge_into.as_ref().map(|path| Edited::read(path, MAX_MANIFEST)).transpose()?;
 
-    let bytes = env_file.read_secret(dotenv::MAX_FILE)?;
+    let bytes = env_file.read(dotenv::MAX_FILE)?;
     let file = shown(&args.env_file);
     let variables = dotenv::read(bytes.expose()).map_err(|source| ManifestError::Dotenv { file, source })?;
     warn_of_repeated(&variables);

@@ -75,7 +75,7 @@ pub(super) fn run(args: &Args, mut context: Context) -> Result<Exit, Failure> {
     let value = if terminal::is_stdin() {
         terminal::ask(&format!("value of {} (not shown)", args.key)).map_err(ValueSealError::Terminal)?
     } else {
-        let value = stdin.read_secret(MAX_VALUE).map_err(ValueSealError::Input)?;
+        let value = stdin.read(MAX_VALUE).map_err(ValueSealError::Input)?;
         if args.trim_newline { without_line_break(value) } else { value }
     };
     let sealed = seal(&scope, &to, &value).map_err(ValueSealError::Seal)?;
