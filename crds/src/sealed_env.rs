@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
     kind = "SealedEnv",
     namespaced,
     shortname = "senv",
-    category = "sealedenv",
+    category = "sealedenv-all",
     status = "SealedEnvStatus",
     derive = "PartialEq",
     derive = "Default",

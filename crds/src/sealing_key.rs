@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
     group = "sealedenv.dev",
     version = "v1alpha1",
     kind = "SealingKey",
-    category = "sealedenv",
+    category = "sealedenv-all",
     status = "SealingKeyStatus",
     derive = "PartialEq",
     derive = "Default",

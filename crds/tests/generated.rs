@@ -29,3 +29,18 @@ fn schemas_do_not_leak_rust_words_to_kubectl_explain() {
         }
     }
 }
+
+/// kubectl looks a word up among the categories first: if it is also the name of a kind, `kubectl get sealedenv NAME`
+/// ends with "you must specify only one resource".
+#[test]
+fn no_category_is_the_name_of_a_kind() {
+    for (file, yaml) in sealedenv_crds::manifests().unwrap() {
+        let crd: serde_json::Value = serde_saphyr::from_str(&yaml).unwrap();
+        let names = &crd["spec"]["names"];
+        for category in names["categories"].as_array().unwrap() {
+            for other in ["sealedenv", "sealedenvs", "senv", "sealingkey", "sealingkeys"] {
+                assert_ne!(category, other, "{file}");
+            }
+        }
+    }
+}
