@@ -149,6 +149,8 @@ fn environment(
         .env("SEALEDENV_E2E_HELM", chart::helm()?)
         .env("SEALEDENV_E2E_AGE", tools::age().context("the age reference command line")?)
         .env("SEALEDENV_E2E_AGE_KEYGEN", tools::age_keygen().context("the age reference command line")?)
+        // What kubectl remembers of an older cluster at the same address is wrong for this one.
+        .env("KUBECACHEDIR", cluster.state_dir.join("kube-cache"))
         // The one cluster of the tests is named above; no other may be found by accident.
         .env_remove("KUBECONFIG");
     Ok(())
