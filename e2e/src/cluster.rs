@@ -18,10 +18,6 @@ pub const DEADLINE: Duration = Duration::from_mins(2);
 /// When it cannot be run.
 pub fn kubectl_output(args: &[&str], stdin: &str) -> Result<Output> {
     let mut command = Command::new(setting::get("SEALEDENV_E2E_KUBECTL")?);
-    // The cluster's program has kubectl among others; a plain kubectl has another name.
-    if command.get_program().to_string_lossy().contains("sealedenv-cluster") {
-        command.arg("kubectl");
-    }
     command.arg("--kubeconfig").arg(setting::kubeconfig()?).args(args);
     run(command, stdin.as_bytes())
 }
@@ -32,7 +28,8 @@ pub fn kubectl_output(args: &[&str], stdin: &str) -> Result<Output> {
 /// When it cannot be run.
 pub fn run(mut command: Command, stdin: &[u8]) -> Result<Output> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().with_context(|| format!("running {}", command.get_program().display()))?;
+    let mut child =
+        command.spawn().with_context(|| format!("running {}", command.get_program().display()))?;
     let mut pipe = child.stdin.take().context("a pipe to the child")?;
     let input = stdin.to_vec();
     // From another thread: a child that prints before it has read all must not block us.

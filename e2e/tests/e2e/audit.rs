@@ -8,20 +8,20 @@ use serde_json::Value;
 const FILE: &str = "/var/lib/sealedenv/audit/audit.jsonl";
 
 /// Runs the CLI inside the operator's pod.
-pub fn in_operator(args: &[&str]) -> Result<String> {
+pub(crate) fn in_operator(args: &[&str]) -> Result<String> {
     let namespace = setting::system_namespace()?;
     let deployment = format!("deploy/{}-operator", setting::get("SEALEDENV_E2E_RELEASE")?);
     kubectl(&[&["-n", &namespace, "exec", &deployment, "--", "/sealedenv"], args].concat())
 }
 
 /// Every record of the operator's trail.
-pub fn records() -> Result<Vec<Value>> {
+pub(crate) fn records() -> Result<Vec<Value>> {
     let text = in_operator(&["audit", "tail", "-n", "100000", "--output", "json", FILE])?;
     text.lines().map(|line| serde_json::from_str(line).context("a record is JSON")).collect()
 }
 
 /// Waits for a record.
-pub fn wait_record(mut is_it: impl FnMut(&Value) -> bool) -> Result<Value> {
+pub(crate) fn wait_record(mut is_it: impl FnMut(&Value) -> bool) -> Result<Value> {
     wait("a record on the audit trail", || Ok(records()?.into_iter().rev().find(&mut is_it)))
 }
 
