@@ -104,10 +104,12 @@ fn a_reader_that_has_gone_is_no_error_and_the_verdict_stays() {
         assert_eq!(run.code, code, "{args:?}: {}", run.err);
         assert!(!run.err.contains("error:") && !run.err.contains("panicked"), "{args:?}: {}", run.err);
     }
-    // Nor is a closed standard error.
-    let full = File::create("/dev/full").expect("full");
-    let status = command(dir.path(), &["value"]).stderr(full).stdin(Stdio::null()).status().expect("run");
-    assert_eq!(status.code(), Some(2));
+    // Nor does a standard error that takes nothing change the verdict.
+    for args in [vec!["value"], vec!["validate", "missing.yaml"], vec!["value", "seal", "hunter2"]] {
+        let full = File::create("/dev/full").expect("full");
+        let status = command(dir.path(), &args).stderr(full).stdin(Stdio::null()).status().expect("run");
+        assert_eq!(status.code(), Some(2), "{args:?}");
+    }
 }
 
 #[test]
