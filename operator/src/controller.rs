@@ -19,6 +19,7 @@ use kube::{Client, ResourceExt as _};
 use sealedenv_audit::{Action as AuditAction, Outcome};
 use sealedenv_crds::{SealedEnv, names};
 use sealedenv_runtime::readiness::Gate;
+use sealedenv_runtime::report::chain;
 use sealedenv_runtime::shutdown::Shutdown;
 
 use crate::known::Known;
@@ -102,7 +103,7 @@ pub async fn run(ctx: Arc<Context>, extent: Extent, workers: u16, synced: Synced
         .for_each(|outcome: Result<(ObjectRef<Known>, Action), _>| {
             if let Err(error) = outcome {
                 // Failures of the reconciler were told by `retry`; an object that is gone is no failure.
-                tracing::debug!(error = &error as &dyn std::error::Error, "controller");
+                tracing::debug!(error = chain(&error), "controller");
             }
             future::ready(())
         })
@@ -131,10 +132,7 @@ fn secret_requests(
                 concerned
             }
             Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the watch of Secrets is interrupted"
-                );
+                tracing::warn!(error = chain(&error), "the watch of Secrets is interrupted");
                 Vec::new()
             }
         };
@@ -175,10 +173,7 @@ impl Intake {
     ) -> Option<ObjectRef<Known>> {
         let (event, request) = match event {
             Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the watch of SealedEnvs is interrupted"
-                );
+                tracing::warn!(error = chain(&error), "the watch of SealedEnvs is interrupted");
                 return None;
             }
             Ok(Event::Init) => (Event::Init, None),
@@ -252,7 +247,7 @@ impl Intake {
         let trail = self.ctx.trail.clone();
         tokio::spawn(async move {
             if let Err(error) = trail.record(vec![record]).await {
-                tracing::error!(error = &error as &dyn std::error::Error, "a deletion is not on record");
+                tracing::error!(error = chain(&error), "a deletion is not on record");
             }
         });
     }

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use sealedenv_crds::names;
+use sealedenv_runtime::report::chain;
 use tokio::sync::mpsc;
 
 use crate::plan::{Notice, Subject};
@@ -50,11 +51,7 @@ impl Notices {
         tokio::spawn(async move {
             while let Some((regarding, event)) = receive.recv().await {
                 if let Err(error) = recorder.publish(&event, &regarding).await {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        reason = event.reason,
-                        "an Event was not sent"
-                    );
+                    tracing::warn!(error = chain(&error), reason = event.reason, "an Event was not sent");
                 }
             }
         });

@@ -8,6 +8,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource as _};
 use sealedenv_crds::{OnKeyError, SealedEnv, SealedEnvSpec, SealedEnvStatus};
+use sealedenv_runtime::report::chain;
 use sealedenv_seal::OpenPolicy;
 
 use crate::apply::{self, WriteError};
@@ -147,6 +148,13 @@ async fn refused(
     name: String,
     source: Box<kube::Error>,
 ) -> Result<Action, ReconcileError> {
+    if let kube::Error::Api(status) = &*source
+        && status.code == 403
+        && status.message.contains("because it is being terminated")
+    {
+        // The namespace goes, and the object with it.
+        return Ok(Action::await_change());
+    }
     let answer = match &*source {
         kube::Error::Api(status) => Some((status.code, status.reason.clone())),
         _ => None,
@@ -312,7 +320,7 @@ pub fn retry(known: &Known, error: &ReconcileError, ctx: &Context) -> Action {
     tracing::warn!(
         namespace = known.namespace(),
         name = known.name(),
-        error = error as &dyn std::error::Error,
+        error = chain(error),
         retry_seconds = after.as_secs_f32(),
         "SealedEnv will be tried again"
     );

@@ -9,8 +9,9 @@ use sealedenv_audit::{
     Action, Actor, ActorKind, AuditError, FileSink, Log, Outcome, Record, Rotation, Sink, StdoutSink,
 };
 use sealedenv_runtime::readiness::{Gate, Readiness};
+use sealedenv_runtime::report::chain;
 use sealedenv_runtime::shutdown::{self, Shutdown};
-use sealedenv_runtime::{admin, crypto, log, metrics as registry};
+use sealedenv_runtime::{admin, crypto, log, metrics as registry, report};
 
 use crate::args::Args;
 use crate::clock::Clock;
@@ -91,16 +92,7 @@ pub async fn main() -> ExitCode {
     match run(args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let mut chain = vec![error.to_string()];
-            let mut source = std::error::Error::source(&error);
-            while let Some(cause) = source {
-                chain.push(cause.to_string());
-                source = cause.source();
-            }
-            eprintln!("error: {}", chain.join(": "));
-            if let Some(hint) = error.hint() {
-                eprintln!("hint: {hint}");
-            }
+            report::to_stderr(&error, error.hint());
             error.code()
         }
     }
@@ -143,7 +135,7 @@ async fn run(args: Args) -> Result<(), RunError> {
     // a loop, which would only hide the cause.
     if let Err(error) = trail.record(vec![own_record(Action::Start)]).await {
         tracing::error!(
-            error = &error as &dyn std::error::Error,
+            error = chain(&error),
             "the start is not on record; no value is released until a sink takes records"
         );
     }
@@ -182,7 +174,7 @@ async fn run(args: Args) -> Result<(), RunError> {
     }
     follower.abort();
     if let Err(error) = trail.record(vec![own_record(Action::Stop)]).await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "the stop is not on record");
+        tracing::warn!(error = chain(&error), "the stop is not on record");
     }
     Ok(())
 }

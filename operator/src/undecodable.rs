@@ -7,6 +7,7 @@ use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams}
 use kube::core::error_boundary::InvalidObject;
 use sealedenv_audit::{Action, Actor, ActorKind, ObjectRef, Outcome, Record};
 use sealedenv_crds::{SealedEnv, condition, names};
+use sealedenv_runtime::report::chain;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -52,7 +53,7 @@ impl Undecodable {
                     Err(error) => tracing::warn!(
                         namespace = meta.namespace,
                         name = meta.name,
-                        error = &error as &dyn std::error::Error,
+                        error = chain(&error),
                         "an undecodable SealedEnv was not reported"
                     ),
                 }
@@ -101,10 +102,7 @@ async fn report(ctx: &Context, meta: &ObjectMeta) -> Result<(), ReportError> {
         generation: meta.generation,
     });
     if let Err(error) = ctx.trail.record(vec![record]).await {
-        tracing::error!(
-            error = &error as &dyn std::error::Error,
-            "the refusal of an undecodable SealedEnv is not on record"
-        );
+        tracing::error!(error = chain(&error), "the refusal of an undecodable SealedEnv is not on record");
     }
     let status = json!({
         "observedGeneration": meta.generation,

@@ -20,6 +20,7 @@ pub mod crypto;
 pub mod log;
 pub mod metrics;
 pub mod readiness;
+pub mod report;
 pub mod serve;
 pub mod shutdown;
 pub mod tls;

@@ -1,5 +1,6 @@
 //! Real pods in a real cluster, with the chart installed. `cargo xtask test e2e` provides both.
 
+mod aside;
 mod audit;
 mod keys;
 mod pods;

@@ -1,5 +1,8 @@
 //! One annotation, and a pod reads its values at `/run/secrets/<name>/KEY`.
 
+// Fragments of JSON read best when they are handed over.
+#![allow(clippy::needless_pass_by_value)]
+
 use anyhow::{Context as _, Result};
 use sealedenv_e2e::cluster::{Namespace, kubectl_output, wait};
 use sealedenv_e2e::seal::Manifest;

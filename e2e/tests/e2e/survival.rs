@@ -6,6 +6,8 @@ use sealedenv_e2e::seal::{self, Manifest};
 use sealedenv_e2e::setting;
 use serde_json::Value;
 
+use crate::aside::past_the_webhook;
+
 fn versions(ns: &Namespace) -> Result<Vec<String>> {
     let list = ns.kubectl(&["get", "secrets,sealedenvs", "-o", "json"])?;
     let list: Value = serde_json::from_str(&list)?;
@@ -60,7 +62,7 @@ fn a_sealed_env_that_does_not_decode_is_reported_and_stops_nothing() -> Result<(
     let loose = r#"[{"op":"replace","path":"/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/onKeyError","value":{"x-kubernetes-preserve-unknown-fields":true}}]"#;
     kubectl(&["patch", "crd", "sealedenvs.sealedenv.dev", "--type=json", "-p", loose])?;
     let manifest = Manifest::new(ns.name(), "odd")?.value("A", "a")?.spec("onKeyError: {canary-5be1: 7}");
-    let stored = wait("the API server to take it", || ns.apply(&manifest.yaml()).map(Some));
+    let stored = past_the_webhook(&ns, &manifest.yaml(), "cannot read the object");
     let strict = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
         ["onKeyError"];
     let tight = serde_json::json!([{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/onKeyError", "value": strict}]);

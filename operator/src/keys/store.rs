@@ -22,6 +22,7 @@ use crate::controller::Extent;
 use crate::digest::DigestKey;
 use crate::notices::{Notices, Regarding};
 use crate::trail::Trail;
+use sealedenv_runtime::report::chain;
 
 const DIGEST_FIELD: &str = "key";
 
@@ -211,7 +212,7 @@ impl Keys {
             records.push(record(Action::KeyRetire, &gone.fingerprint));
         }
         if let Err(error) = self.trail.record(records).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "a change of keys is not on record");
+            tracing::error!(error = chain(&error), "a change of keys is not on record");
         }
         tracing::info!(keys = facts.len(), "keys loaded");
     }
@@ -223,11 +224,7 @@ impl Keys {
         let action = if rotation.is_some() { Action::KeyRotate } else { Action::KeyCreate };
         // A key is not a release: rotation goes on while no sink takes records (I5), and says so.
         if let Err(error) = self.trail.record(vec![record(action, &fingerprint)]).await {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                fingerprint,
-                "a new sealing key is not on record"
-            );
+            tracing::error!(error = chain(&error), fingerprint, "a new sealing key is not on record");
         }
 
         let mut secret = self.key_secret(&identity, &fingerprint, rotation, self.clock.now());

@@ -14,6 +14,7 @@ use sealedenv_crds::{SealingKey, names};
 use sealedenv_runtime::shutdown::Shutdown;
 
 use super::store::Keys;
+use sealedenv_runtime::report::chain;
 
 /// How long to wait before trying again what failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -36,10 +37,7 @@ pub async fn follow(keys: Arc<Keys>, shutdown: Shutdown) {
         retry = match keys.sync().await {
             Ok(()) => false,
             Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the sealing keys are not in line yet"
-                );
+                tracing::warn!(error = chain(&error), "the sealing keys are not in line yet");
                 true
             }
         };
@@ -59,9 +57,6 @@ fn changes(client: &Client, namespace: &str) -> impl Stream<Item = ()> + use<> {
 
 fn told<T>(event: Result<T, watcher::Error>) {
     if let Err(error) = event {
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "a watch of the sealing keys is interrupted"
-        );
+        tracing::warn!(error = chain(&error), "a watch of the sealing keys is interrupted");
     }
 }
