@@ -98,9 +98,9 @@ const VALUES: &[&str] = &["hello from git", "not a real token"];
 
 const SESSION: &[Step] = &[
     Step::new("kubectl create namespace shop"),
-    Step::new("sealedenv recipients fetch | tee recipients.txt")
-        .remark("What to seal to is public: every user of the cluster may read it.")
-        .wants(&["age1"]),
+    Step::new("sealedenv recipients fetch > recipients.txt")
+        .remark("What to seal to is public: every user of the cluster may read it."),
+    Step::new("cat recipients.txt").wants(&["age1"]),
     Step::new("cat .env"),
     Step::new(
         "unshare --net env -u KUBECONFIG sealedenv manifest --namespace shop --name checkout --env-file .env -R recipients.txt > checkout.yaml",
@@ -140,6 +140,7 @@ const SESSION: &[Step] = &[
 /// # Errors
 /// When the cluster or the release cannot be had, or a step does not show what it should.
 pub fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
+    let _reserved = install::reserve()?;
     let was_up = cluster::info()?.is_some();
     let shown = show(checkout, args);
     if shown.is_err() && !args.keep && !was_up {

@@ -11,7 +11,7 @@ use crate::{
     Checkout,
     chart::{self, NAMESPACE, RELEASE},
     cluster::{self, ClusterInfo},
-    exec, image,
+    exec, host, image,
 };
 
 /// Installs or upgrades the chart. Into the embedded cluster, which is started if need be, with the image built here;
@@ -37,9 +37,12 @@ pub struct Args {
 /// # Errors
 /// When the cluster cannot be had, the image does not build, or the release does not become ready.
 pub fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
-    let target = match &args.context {
-        Some(context) => Target::context(context),
-        None => Target::embedded(&cluster::ensure_up(checkout)?),
+    let mut reserved = None;
+    let target = if let Some(context) = &args.context {
+        Target::context(context)
+    } else {
+        reserved = Some(reserve()?);
+        Target::embedded(&cluster::ensure_up(checkout)?)
     };
     let reference = if let Some(reference) = &args.image {
         reference.clone()
@@ -52,7 +55,16 @@ pub fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     release.values.clone_from(&args.values);
     release.set.extend(args.set.iter().cloned());
     println!("{}", release.install(checkout, &target)?);
+    drop(reserved);
     Ok(())
+}
+
+/// Keeps other commands of xtask from changing what is installed in the embedded cluster, until it is dropped.
+///
+/// # Errors
+/// When the lock cannot be made.
+pub fn reserve() -> anyhow::Result<host::Lock> {
+    host::Lock::wait(&host::cache()?.join("cluster-use.lock"), "using the cluster")
 }
 
 /// A cluster to install into.
@@ -154,10 +166,10 @@ impl Release {
             diagnose(target);
             return Err(error);
         }
-        let pods =
-            exec::read(target.kubectl().args(["--namespace", NAMESPACE, "get", "pods", "--output", "wide"]))?;
         let release = exec::read(target.helm(&helm).args(["list", "--namespace", NAMESPACE]))?;
-        Ok(format!("{release}\n{}", pods.trim_end()))
+        let running = exec::read(target.kubectl().args(["--namespace", NAMESPACE, "get", "deployments"]))?;
+        let lines = release.lines().chain([""]).chain(running.lines()).map(str::trim_end);
+        Ok(lines.collect::<Vec<_>>().join("\n"))
     }
 
     /// The same without anything that runs: CRDs and rights only, for tests that start the programs themselves.

@@ -66,13 +66,18 @@ pub fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<ExitCode> {
         tiers = vec![Tier::Unit, Tier::Api, Tier::E2e];
     }
     let pods = tiers.contains(&Tier::E2e);
+    let mut reserved = None;
     for tier in tiers {
+        if tier != Tier::Unit && reserved.is_none() {
+            reserved = Some(install::reserve()?);
+        }
         let start = Instant::now();
         exec::say(format_args!("tests: {}", tier.name()));
         let mut tally = Tally::default();
         let ran = run_tier(checkout, args, tier, pods, &mut tally);
         results.push(Outcome::of_tests(tier, tally, ran, start.elapsed()));
     }
+    drop(reserved);
     for result in &results {
         if let Some(error) = &result.error {
             eprintln!("\n{}: error: {error:#}", result.name);
