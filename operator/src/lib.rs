@@ -2,7 +2,7 @@
 //!
 //! - [`plan`] decides about one SealedEnv, purely; [`keys::decide`] decides about keys, purely.
 //! - [`opened`] and [`digest`] prepare their input, also purely.
-//! - [`reconcile`](mod@reconcile) looks, asks `plan`, records, writes and tells; [`apply`] does the writes.
+//! - [`reconcile`](mod@reconcile) looks, asks `plan`, records, writes and tells; `apply` does the writes.
 //! - [`controller`] turns watches into a queue of objects; [`known`] and [`secrets`] are what it remembers.
 //! - [`run`](mod@run) wires it all to flags, signals and servers.
 

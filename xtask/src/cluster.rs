@@ -202,7 +202,7 @@ pub fn start(checkout: &Checkout, mode: Mode) -> anyhow::Result<ClusterInfo> {
     Ok(ClusterInfo::new(layout, record))
 }
 
-/// The cluster, if `up` has started one and all its processes run. Whether they are well, [`status`] asks.
+/// The cluster, if `up` has started one and all its processes run. Whether they are well, [`status()`] asks.
 ///
 /// # Errors
 /// When its folder cannot be read.

@@ -26,7 +26,7 @@ pub fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     exec::say("documentation");
     let mut doc = exec::cargo(checkout.root());
     doc.env("RUSTDOCFLAGS", "-D warnings");
-    exec::run(doc.args(["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"]))?;
+    exec::run(doc.args(["doc", "--quiet", "--workspace", "--no-deps"]))?;
     exec::say("crate edges");
     exec::run(exec::cargo(checkout.root()).args([
         "test",
