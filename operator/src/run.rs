@@ -11,7 +11,7 @@ use sealedenv_audit::{
 use sealedenv_runtime::readiness::{Gate, Readiness};
 use sealedenv_runtime::report::chain;
 use sealedenv_runtime::shutdown::{self, Shutdown};
-use sealedenv_runtime::{admin, crypto, log, metrics as registry, report};
+use sealedenv_runtime::{admin, crypto, log, memory, metrics as registry, report};
 
 use crate::args::Args;
 use crate::clock::Clock;
@@ -88,7 +88,10 @@ impl RunError {
 /// Runs until a signal or a failure to start.
 pub async fn main() -> ExitCode {
     let args = Args::parse();
-    forbid_core_dumps();
+    // A core dump would hold keys and values.
+    if let Err(error) = memory::keep_to_itself() {
+        eprintln!("warning: core dumps could not be forbidden: {error}");
+    }
     match run(args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -98,19 +101,15 @@ pub async fn main() -> ExitCode {
     }
 }
 
-/// A core dump would hold keys and values. Also keeps other processes of the same user out of our memory.
-fn forbid_core_dumps() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    for result in [setrlimit(Resource::Core, none), set_dumpable_behavior(DumpableBehavior::NotDumpable)] {
-        if let Err(error) = result {
-            eprintln!("warning: core dumps could not be forbidden: {error}");
-        }
-    }
-}
-
 async fn run(args: Args) -> Result<(), RunError> {
     log::init(args.log_format, &args.log_level)?;
+    match memory::stay_out_of_swap() {
+        Ok(memory::Swap::Never) => tracing::info!("all memory is locked: nothing is swapped out"),
+        Ok(memory::Swap::Limited(bytes)) => {
+            tracing::debug!(bytes, "memory is not locked: the limit on locked memory does not allow it");
+        }
+        Err(error) => tracing::warn!(error = chain(&error), "memory could not be locked"),
+    }
     crypto::install();
     let shutdown = shutdown::signal().map_err(RunError::Signals)?;
     let clock = Clock::system();

@@ -10,6 +10,7 @@
 //! | a certificate that can be swapped while serving | [`tls::Certificates`] |
 //! | make a certificate authority and a leaf in memory, read validity | [`certificate`] |
 //! | choose the TLS implementation once | [`crypto::install`] |
+//! | no core dumps, no swap | [`memory`] |
 //!
 //! Nothing here reads the environment or a configuration file: callers pass what is needed.
 
@@ -18,6 +19,7 @@ pub mod certificate;
 mod connections;
 pub mod crypto;
 pub mod log;
+pub mod memory;
 pub mod metrics;
 pub mod readiness;
 pub mod report;
