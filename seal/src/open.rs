@@ -1,12 +1,13 @@
 //! Opening: the only way from a sealed value to a [`Plain`].
 
 use std::io::{self, BufRead, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use age::DecryptError;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::keyring::Hinted;
+use crate::keyring::{Hinted, MAX_TRIALS};
 use crate::{Fingerprint, Keyring, Place, Plain, Scope, Sealed};
 
 /// What a cluster permits beyond the format's rules.
@@ -37,11 +38,14 @@ pub enum OpenError {
         /// The types' names, at most eight.
         types: Vec<String>,
     },
-    /// None of the keys at hand fits.
-    #[error("no key here fits the value, which is sealed to {}", list(.sealed_to))]
+    /// None of the keys at hand fits, of those that were tried.
+    #[error("no key here fits the value, which is sealed to {}{}", list(.sealed_to), left(*.untried))]
     NoIdentity {
         /// The recipients that the file names.
         sealed_to: Vec<Fingerprint>,
+        /// How many pairs of a key and a stanza were left untried. They are tried only where the file does not truly
+        /// say which key opens it.
+        untried: usize,
     },
     /// The header was changed after sealing: its scope, its recipients or anything else in it.
     #[error("the header's MAC is wrong: it was changed after sealing")]
@@ -49,8 +53,8 @@ pub enum OpenError {
     /// The payload was changed, cut or extended after sealing.
     #[error("the payload was changed after sealing")]
     PayloadDamaged,
-    /// The age library refused the header for a reason that the scan did not find: a defect of ours.
-    #[error("the sealed value is malformed: age refuses its header")]
+    /// The age library refused the header for a reason that the scan did not find, or panicked: a defect of ours.
+    #[error("the sealed value is malformed: age cannot read it")]
     Malformed,
 }
 
@@ -68,7 +72,7 @@ pub enum OpenError {
 ///
 /// # Cost
 ///
-/// With a true hint, one key is tried on one stanza however many there are. Without, at most 512 trials are made.
+/// With a true hint, one key is tried on one stanza however many there are. Without, at most three trials are made.
 pub fn open(
     place: &Place<'_>,
     ring: &Keyring,
@@ -86,16 +90,28 @@ pub fn open(
     if sealed.recipient_stanzas() == 0 {
         return Err(OpenError::UnknownRecipientType { types: sealed.unknown_types().to_vec() });
     }
-    let keys = Hinted { ring, to: sealed.recipients() };
-    let payload = age::Decryptor::new_buffered(AgeFile::of(sealed))
-        .and_then(|decryptor| decryptor.decrypt(std::iter::once(&keys as _)))
-        .map_err(|error| refusal(&error, sealed))?;
-    read_whole(payload, sealed.value_len())
+    contained(|| {
+        let keys = Hinted { ring, to: sealed.recipients() };
+        let payload = age::Decryptor::new_buffered(AgeFile::of(sealed))
+            .and_then(|decryptor| decryptor.decrypt(std::iter::once(&keys as _)))
+            .map_err(|error| refusal(&error, ring, sealed))?;
+        read_whole(payload, sealed.value_len())
+    })
 }
 
-fn refusal(error: &DecryptError, sealed: &Sealed) -> OpenError {
+/// A panic of the age library costs the one value that caused it, and not those that wait behind it. The panic hook has
+/// said where it happened by then; whatever was half opened is wiped on the way out.
+fn contained(work: impl FnOnce() -> Result<Plain, OpenError>) -> Result<Plain, OpenError> {
+    // The closure has only shared references, to types without inner mutability.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(OpenError::Malformed))
+}
+
+fn refusal(error: &DecryptError, ring: &Keyring, sealed: &Sealed) -> OpenError {
     match error {
-        DecryptError::NoMatchingKeys => OpenError::NoIdentity { sealed_to: sealed.recipients().to_vec() },
+        DecryptError::NoMatchingKeys => OpenError::NoIdentity {
+            sealed_to: sealed.recipients().to_vec(),
+            untried: (ring.len() * sealed.recipient_stanzas()).saturating_sub(MAX_TRIALS),
+        },
         DecryptError::InvalidMac => OpenError::BadMac,
         _ => OpenError::Malformed,
     }
@@ -109,6 +125,14 @@ fn read_whole(mut payload: impl Read, len: usize) -> Result<Plain, OpenError> {
     match payload.read(&mut [0]) {
         Ok(0) => Ok(Plain::new(std::mem::take(&mut value))),
         Ok(_) | Err(_) => Err(OpenError::PayloadDamaged),
+    }
+}
+
+fn left(pairs: usize) -> String {
+    match pairs {
+        0 => String::new(),
+        // A file that names its recipients truly, as every writer must, has none that matter.
+        pairs => format!("; {pairs} combinations of a key and a stanza were not tried"),
     }
 }
 
@@ -250,6 +274,16 @@ mod tests {
     }
 
     #[test]
+    fn a_panic_costs_the_one_value_that_caused_it() {
+        let (identity, sealed) = sealed();
+        let panics = || -> Result<Plain, OpenError> { panic!("on purpose, in a test") };
+        assert!(matches!(contained(panics), Err(OpenError::Malformed)));
+        let ring = Keyring::new(vec![identity]);
+        let place = Place { namespace: "shop", name: "checkout", key: "KEY" };
+        assert_eq!(open(&place, &ring, &sealed, OpenPolicy::default()).unwrap().expose(), b"value");
+    }
+
+    #[test]
     fn messages_are_short_and_of_one_line() {
         let mut to: Vec<Fingerprint> = Vec::new();
         for _ in 0..50 {
@@ -259,8 +293,9 @@ mod tests {
         let sealed = Scope::cluster("KEY").unwrap();
         let asked = Place { namespace: "a\nb", name: &long, key: "K" }.to_string();
         for (error, part) in [
-            (OpenError::NoIdentity { sealed_to: to }, "and 46 more"),
-            (OpenError::NoIdentity { sealed_to: Vec::new() }, "does not name"),
+            (OpenError::NoIdentity { sealed_to: to, untried: 0 }, "and 46 more"),
+            (OpenError::NoIdentity { sealed_to: Vec::new(), untried: 0 }, "does not name"),
+            (OpenError::NoIdentity { sealed_to: Vec::new(), untried: 97 }, "97 combinations"),
             (OpenError::UnknownRecipientType { types: vec!["a".to_owned(), "b".to_owned()] }, "open: a, b"),
             (OpenError::ScopeMismatch { sealed, asked }, "sealed for cluster KEY, not for a?b/"),
         ] {

@@ -1,8 +1,8 @@
 //! What is too large for a vector, and what must not grow.
 
 use sealedenv_seal::{
-    MAX_HEADER, MAX_RECIPIENTS, MAX_TEXT, MAX_VALUE, OpenPolicy, Place, Recipient, Scope, SealError, Sealed,
-    open, seal,
+    Identity, Keyring, MAX_HEADER, MAX_RECIPIENTS, MAX_TEXT, MAX_VALUE, OpenPolicy, Place, Recipient, Scope,
+    SealError, Sealed, open, seal,
 };
 
 use crate::generate::forge::{Built, CHUNK, Forge, text};
@@ -96,19 +96,67 @@ fn absurd_headers_are_refused() {
 }
 
 #[test]
+fn a_passphrase_of_any_cost_is_refused_unread() {
+    // What the file demands is not even looked at: nothing that could derive a key exists yet when it is refused.
+    for cost in 1..=63 {
+        let passphrase = format!("scrypt AAAAAAAAAAAAAAAAAAAAAA {cost}");
+        let scoped = || Forge::new("passphrase").scope("v1 strict shop checkout API_KEY");
+        refused("PassphraseRefused", &scoped().stanza(&passphrase, &[0; 32]).build().text());
+        refused("PassphraseRefused", &scoped().x25519(&ALICE).stanza(&passphrase, &[0; 32]).build().text());
+        refused("PassphraseRefused", &scoped().stanza(&passphrase, &[0; 32]).x25519(&ALICE).build().text());
+    }
+}
+
+#[test]
 fn an_armored_file_is_refused_by_name() {
     let error = Sealed::parse(&text(b"-----BEGIN AGE ENCRYPTED FILE-----\nYWdl\n")).err().unwrap();
     assert!(error.to_string().contains("armored"), "{error}");
 }
 
+/// That many stanzas of somebody else.
+fn strangers(number: usize) -> Forge {
+    let scoped = Forge::new("strangers").scope("v1 strict shop checkout API_KEY");
+    (0..number).fold(scoped, |forge, _| forge.x25519(&BOB))
+}
+
 #[test]
-fn a_header_full_of_strangers_stanzas_is_tried_in_bounds() {
-    let strangers = (0..98)
-        .fold(Forge::new("strangers").scope("v1 strict shop checkout API_KEY"), |forge, _| {
-            forge.x25519(&BOB)
-        });
-    assert_eq!(opens(&strangers.clone().x25519(&ALICE).build()).unwrap(), b"hunter2");
-    assert_eq!(opens(&strangers.x25519(&BOB).build()), Err("NoIdentity"));
+fn strangers_stanzas_cost_no_more_than_three_trials() {
+    assert_eq!(opens(&strangers(2).x25519(&ALICE).build()).unwrap(), b"hunter2");
+    for number in [3, 10, 98] {
+        let file = strangers(number).x25519(&ALICE).build();
+        assert_eq!(opens(&file), Err("NoIdentity"), "{number}");
+        let sealed = Sealed::parse(&file.text()).unwrap();
+        let error = open(&HERE, &ring(&[&ALICE]), &sealed, OpenPolicy::default()).err().unwrap();
+        let left = format!("; {} combinations of a key and a stanza were not tried", number + 1 - 3);
+        assert!(error.to_string().ends_with(&left), "{error}");
+    }
+}
+
+#[test]
+fn a_true_hint_is_enough_however_many_stanzas_there_are() {
+    // As many fingerprints as one line takes.
+    let hint: Vec<String> =
+        (0..58).map(|n| format!("{n:016x}")).chain([ALICE.fingerprint.to_owned()]).collect();
+    let hinted = strangers(58).stanza(&format!("sealedenv.dev/to {}", hint.join(" ")), b"").x25519(&ALICE);
+    let full = (0..39).fold(hinted, |forge, _| forge.x25519(&BOB));
+    assert_eq!(opens(&full.build()).unwrap(), b"hunter2");
+}
+
+#[test]
+fn a_value_for_fifty_opens_with_each_key_of_a_ring_of_twenty() {
+    let identities: Vec<Identity> = (0..50).map(|_| Identity::generate()).collect();
+    let to: Vec<Recipient> = identities.iter().map(Identity::recipient).collect();
+    let all = seal(&here(), &to, &plain(b"v")).unwrap();
+    let copy =
+        |identity: &Identity| Identity::parse(str::from_utf8(identity.to_text().expose()).unwrap()).unwrap();
+    // One key that fits among nineteen that do not, at every place; and all twenty that fit.
+    for at in 0..50 {
+        let mut keys: Vec<Identity> = (0..19).map(|_| Identity::generate()).collect();
+        keys.push(copy(&identities[at]));
+        assert!(open(&HERE, &Keyring::new(keys), &all, OpenPolicy::default()).is_ok(), "{at}");
+    }
+    let keys = identities[20..40].iter().map(copy).collect();
+    assert!(open(&HERE, &Keyring::new(keys), &all, OpenPolicy::default()).is_ok());
 }
 
 #[test]
