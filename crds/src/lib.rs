@@ -24,7 +24,7 @@ pub use sealed_env::{
 };
 pub use sealing_key::{SealingKey, SealingKeyEntry, SealingKeySpec, SealingKeyState, SealingKeyStatus};
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt as _;
 
 /// Every CRD of the project as YAML, with the file name it is kept under in `crds/generated/`.
@@ -35,17 +35,22 @@ pub fn manifests() -> Result<Vec<(&'static str, String)>, serde_saphyr::ser::Err
     let header = "# Generated from the types in crds/src by `cargo xtask gen`. Do not edit.\n";
     [("sealedenvs.yaml", SealedEnv::crd()), ("sealingkeys.yaml", SealingKey::crd())]
         .into_iter()
-        .map(|(file, crd)| Ok((file, format!("{header}{}", serde_saphyr::to_string(&described(crd))?))))
+        .map(|(file, crd)| Ok((file, format!("{header}{}", serde_saphyr::to_string(&finished(crd))?))))
         .collect()
 }
 
-/// The derive describes the root as a Rust type; users of `kubectl explain` get the kind's own text instead.
-fn described(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+/// What the derive cannot say.
+fn finished(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         let root = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut());
-        if let Some(root) = root {
-            let spec = root.properties.as_ref().and_then(|p| p.get("spec"));
-            root.description = spec.and_then(|s| s.description.clone());
+        let Some(root) = root else { continue };
+        let Some(properties) = &mut root.properties else { continue };
+        // The root is described as a Rust type; users of `kubectl explain` get the kind's own text instead.
+        root.description = properties.get("spec").and_then(|spec| spec.description.clone());
+        // kstatus takes an object without a status for done. With this one a new object is in progress until the
+        // operator has spoken, so that Flux and Argo CD wait.
+        if let Some(status) = properties.get_mut("status") {
+            status.default = Some(JSON(serde_json::json!({ "observedGeneration": -1 })));
         }
     }
     crd

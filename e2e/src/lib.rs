@@ -2,10 +2,12 @@
 //!
 //! - [`setting`]: where everything is, from the environment that `cargo xtask test` sets.
 //! - [`cluster`]: kubectl, temporary namespaces, waiting on conditions.
+//! - [`flux`]: Flux at work in one namespace, and git for it.
 //! - [`seal`](mod@seal): the CLI as a developer would use it, and manifests.
 //!
 //! Tests wait on conditions with a deadline. What a wait last saw is part of its failure.
 
 pub mod cluster;
+pub mod flux;
 pub mod seal;
 pub mod setting;

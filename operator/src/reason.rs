@@ -42,6 +42,32 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason there is.
+    pub const ALL: [Self; 17] = [
+        Self::Delivered,
+        Self::Repaired,
+        Self::KeysNotOpened,
+        Self::NothingOpened,
+        Self::InvalidSpec,
+        Self::Undecodable,
+        Self::SecretNotOurs,
+        Self::SecretOwnedByAnother,
+        Self::AdoptionWouldLoseKeys,
+        Self::SecretImmutable,
+        Self::SecretTypeChanged,
+        Self::TooLarge,
+        Self::SecretDeleting,
+        Self::Suspended,
+        Self::AuditUnavailable,
+        Self::SecretRefused,
+        Self::ApiError,
+    ];
+
+    /// The reason that a text names.
+    pub fn of(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+
     /// The stable text.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -100,4 +126,47 @@ pub struct Meaning {
     pub reconciling: bool,
     /// Whether `Stalled` is there.
     pub stalled: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reason that is added and not listed does not compile here: list it, and raise the number.
+    fn listed(reason: Reason) -> usize {
+        use Reason::{
+            AdoptionWouldLoseKeys, ApiError, AuditUnavailable, Delivered, InvalidSpec, KeysNotOpened,
+            NothingOpened, Repaired, SecretDeleting, SecretImmutable, SecretNotOurs, SecretOwnedByAnother,
+            SecretRefused, SecretTypeChanged, Suspended, TooLarge, Undecodable,
+        };
+        match reason {
+            Delivered
+            | Repaired
+            | KeysNotOpened
+            | NothingOpened
+            | InvalidSpec
+            | Undecodable
+            | SecretNotOurs
+            | SecretOwnedByAnother
+            | AdoptionWouldLoseKeys
+            | SecretImmutable
+            | SecretTypeChanged
+            | TooLarge
+            | SecretDeleting
+            | Suspended
+            | AuditUnavailable
+            | SecretRefused
+            | ApiError => 17,
+        }
+    }
+
+    #[test]
+    fn every_reason_is_listed_once_and_found_by_its_text() {
+        let texts: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|r| r.as_str()).collect();
+        assert_eq!(texts.len(), listed(Reason::Delivered));
+        for reason in Reason::ALL {
+            assert_eq!(Reason::of(reason.as_str()), Some(reason));
+        }
+        assert_eq!(Reason::of("delivered"), None);
+    }
 }

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams};
 use kube::core::error_boundary::InvalidObject;
 use sealedenv_audit::{Action, Actor, ActorKind, ObjectRef, Outcome, Record};
@@ -70,6 +72,11 @@ impl Undecodable {
     }
 }
 
+/// The conditions of an object that does not decode.
+pub fn verdict(now: Timestamp, generation: Option<i64>, current: &[Condition]) -> Vec<Condition> {
+    condition::merge(now, generation, current, conditions(Reason::Undecodable, MESSAGE.into()))
+}
+
 async fn report(ctx: &Context, meta: &ObjectMeta) -> Result<(), ReportError> {
     let (namespace, name) =
         (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
@@ -79,12 +86,7 @@ async fn report(ctx: &Context, meta: &ObjectMeta) -> Result<(), ReportError> {
     let old = found.data.get("status").cloned().unwrap_or(Value::Null);
     let current =
         old.get("conditions").cloned().and_then(|c| serde_json::from_value(c).ok()).unwrap_or_else(Vec::new);
-    let conditions = condition::merge(
-        ctx.clock.seconds(),
-        meta.generation,
-        &current,
-        conditions(Reason::Undecodable, MESSAGE.into()),
-    );
+    let conditions = verdict(ctx.clock.seconds(), meta.generation, &current);
     if conditions == current {
         return Ok(());
     }

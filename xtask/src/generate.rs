@@ -7,9 +7,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use crate::{Checkout, chart, exec};
+use crate::{Checkout, chart, exec, gitops};
 
-/// Writes what is made from something else: CRDs, their copies in the chart, the chart's goldens, the CLI's page.
+/// Writes what is made from something else: CRDs, their copies in the chart, the chart's goldens, the CLI's page, what
+/// GitOps tools are tested with.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Write nothing; fail when a file is not what it would be.
@@ -24,7 +25,7 @@ pub struct Args {
 pub fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     let mut drifted = Vec::new();
     // In this order: a later step reads what an earlier one wrote.
-    for step in [crds, chart_crds, goldens, cli_pages] {
+    for step in [crds, chart_crds, goldens, cli_pages, env_statuses, key_statuses, argocd_cm] {
         let made = step(checkout)?;
         for (path, why) in made.differences()? {
             let shown = path.strip_prefix(checkout.root()).unwrap_or(&path).display().to_string();
@@ -168,6 +169,37 @@ fn cli_pages(checkout: &Checkout) -> anyhow::Result<Made> {
         ending: "md",
         owns_folder: false,
     })
+}
+
+/// Every status of a SealedEnv that the operator can write, where Argo CD's layout wants test data.
+fn env_statuses(checkout: &Checkout) -> anyhow::Result<Made> {
+    statuses(checkout, "SealedEnv")
+}
+
+/// The same of the SealingKey.
+fn key_statuses(checkout: &Checkout) -> anyhow::Result<Made> {
+    statuses(checkout, "SealingKey")
+}
+
+fn statuses(checkout: &Checkout, kind: &str) -> anyhow::Result<Made> {
+    let written = checkout.target().join("xtask/statuses");
+    if written.exists() {
+        std::fs::remove_dir_all(&written).with_context(|| format!("emptying {}", written.display()))?;
+    }
+    let mut example = exec::cargo(checkout.root());
+    example.args(["run", "--quiet", "--package", "sealedenv-operator", "--example", "statuses", "--"]);
+    exec::run(example.arg(&written))?;
+    let folder = gitops::argocd(checkout).join(kind).join("testdata");
+    let files = yaml_files(&written.join(kind))?;
+    let files = files.into_iter().map(|(name, text)| (folder.join(name), text)).collect();
+    Ok(Made { folder, ending: "yaml", files, owns_folder: true })
+}
+
+/// The ConfigMap patch for Argo CD, from the scripts.
+fn argocd_cm(checkout: &Checkout) -> anyhow::Result<Made> {
+    let folder = checkout.root().join("gitops/argocd");
+    let files = BTreeMap::from([(folder.join("argocd-cm.yaml"), gitops::argocd_cm(checkout)?)]);
+    Ok(Made { folder, ending: "yaml", files, owns_folder: false })
 }
 
 fn yaml_files(folder: &Path) -> anyhow::Result<Vec<(String, String)>> {

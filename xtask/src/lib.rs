@@ -10,6 +10,8 @@ pub mod cluster;
 pub mod demo;
 pub mod exec;
 pub mod generate;
+pub mod gitops;
+mod gomodule;
 pub mod host;
 pub mod image;
 pub mod imagetar;

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use crate::{
     Checkout, chart,
     cluster::{self, ClusterInfo, Mode},
-    exec, image,
+    exec, gitops, image,
     install::{self, Release, Target},
     lint, tools,
 };
@@ -107,6 +107,7 @@ fn run_tier(
         Tier::Unit => {
             test.args(["--workspace", "--exclude", "sealedenv-e2e"]);
             test.env("SEALEDENV_E2E_HELM", chart::helm()?);
+            gitops::judge(checkout).context("the judge of statuses")?;
         }
         Tier::Api | Tier::E2e => {
             prepare(checkout, tier, pods, &mut test)?;
@@ -136,6 +137,10 @@ fn prepare(checkout: &Checkout, tier: Tier, pods: bool, test: &mut Command) -> a
     } else {
         cluster::load(&image.archive)?;
         println!("{}", release.install(checkout, &target)?);
+    }
+    if tier == Tier::E2e {
+        let (flux, crds) = gitops::kustomize_controller(checkout).context("Flux's kustomize-controller")?;
+        test.env("SEALEDENV_E2E_KUSTOMIZE_CONTROLLER", flux).env("SEALEDENV_E2E_FLUX_CRDS", crds);
     }
     environment(checkout, &cluster, &image, test)
 }

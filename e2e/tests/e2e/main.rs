@@ -2,6 +2,7 @@
 
 mod aside;
 mod audit;
+mod flux;
 mod keys;
 mod pods;
 mod refusal;

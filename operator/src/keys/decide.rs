@@ -147,7 +147,10 @@ pub fn status(now: Timestamp, report: &KeyReport<'_>, old: &SealingKeyStatus) ->
             let message = format!("seal to {}; {} accepted", key.fingerprint, report.keys.len());
             vec![wanted(condition::READY, Status::True, "KeysLoaded", &message)]
         }
-        (None, None) => vec![wanted(condition::READY, Status::False, "NoKey", "there is no key")],
+        (None, None) => vec![
+            wanted(condition::READY, Status::False, "NoKey", "there is no key"),
+            wanted(condition::STALLED, Status::True, "NoKey", "there is no key"),
+        ],
     };
     SealingKeyStatus {
         observed_generation: report.generation,
@@ -265,8 +268,13 @@ mod tests {
         let told = status(T, &report, &SealingKeyStatus::default());
         assert_eq!(told.conditions[0].reason, "KeyUnusable");
         assert!(told.conditions[0].message.contains("s1") && told.conditions[0].message.contains("1 more"));
-        let told = status(T, &KeyReport { from_memory: true, ..report }, &SealingKeyStatus::default());
+        let lost = KeyReport { from_memory: true, ..report };
+        let told = status(T, &lost, &SealingKeyStatus::default());
         assert_eq!(told.conditions[0].reason, "KeySecretLost");
+        assert_eq!(condition::status_of(&told.conditions, condition::STALLED), Some("True"));
+        let none = KeyReport { keys: &[], unusable: &[], from_memory: false, ..report };
+        let told = status(T, &none, &SealingKeyStatus::default());
+        assert_eq!(told.conditions[0].reason, "NoKey");
         assert_eq!(condition::status_of(&told.conditions, condition::STALLED), Some("True"));
     }
 }

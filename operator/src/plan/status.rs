@@ -50,12 +50,22 @@ impl<'a> Draft<'a> {
             _ => Status::Unknown,
         };
         let message = "reconciliation is suspended; the Secret stays as it is".to_owned();
-        let wanted = vec![Wanted {
+        let mut wanted = vec![Wanted {
             type_: condition::READY,
             status: ready,
             reason: Reason::Suspended.as_str(),
             message,
         }];
+        // A fault does not become work in progress by being left alone: who waits for this object must still fail.
+        let fault = old.conditions.iter().find(|c| c.type_ == condition::STALLED);
+        if let Some(fault) = fault.filter(|_| ready == Status::False) {
+            wanted.push(Wanted {
+                type_: condition::STALLED,
+                status: Status::True,
+                reason: Reason::of(&fault.reason).unwrap_or(Reason::Suspended).as_str(),
+                message: fault.message.clone(),
+            });
+        }
         let mut status = old.clone();
         self.stamp(&mut status, wanted);
         status.input = Some(self.subject.input.to_owned());

@@ -318,6 +318,23 @@ fn suspended_does_nothing_and_keeps_the_verdict() {
 }
 
 #[test]
+fn suspended_at_fault_stays_stalled() {
+    let mut world = World { values: vec![("A", Err("NoIdentity"))], ..World::default() };
+    world.status = world.plan(None).status;
+    world.spec.suspend = true;
+    (world.generation, world.input) = (2, "input2");
+    for _ in 0..2 {
+        let plan = world.plan(None);
+        assert_eq!(ready(&plan), ("False", "Suspended"));
+        let fault = plan.status.conditions.iter().find(|c| c.type_ == condition::STALLED).expect("Stalled");
+        assert_eq!((fault.reason.as_str(), fault.observed_generation), ("NothingOpened", Some(2)));
+        world.status = plan.status;
+    }
+    let fresh = World { spec: world.spec.clone(), ..World::default() }.plan(None);
+    assert_eq!((ready(&fresh), stalled(&fresh)), (("Unknown", "Suspended"), false));
+}
+
+#[test]
 fn a_foreign_secret_is_left_alone() {
     let plan = World::default().plan(Some(foreign(false, &[("A", "theirs")])));
     assert!(plan.steps.is_empty());

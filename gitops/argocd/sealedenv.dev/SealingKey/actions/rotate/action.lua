@@ -1,0 +1,6 @@
+local os = require("os")
+if obj.metadata.annotations == nil then
+  obj.metadata.annotations = {}
+end
+obj.metadata.annotations["sealedenv.dev/rotate"] = os.date("!%Y-%m-%dT%XZ")
+return obj
