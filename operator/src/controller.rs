@@ -23,6 +23,7 @@ use sealedenv_runtime::readiness::Gate;
 use sealedenv_runtime::report::chain;
 use sealedenv_runtime::shutdown::Shutdown;
 
+use crate::departed::Departed;
 use crate::known::Known;
 use crate::leader::Role;
 use crate::plan;
@@ -78,9 +79,10 @@ type Requests = Pin<Box<dyn Stream<Item = Result<ReconcileRequest<Known>, Infall
 pub async fn run(ctx: Arc<Context>, extent: Extent, workers: u16, synced: Synced, shutdown: Shutdown) {
     let (secrets_ready, secrets_listed) = futures::channel::oneshot::channel();
     let secrets = secret_requests(&ctx, &extent, secrets_ready);
-    let (store, envs) = env_requests(&ctx, &extent, synced);
+    let departed = Departed::new(ctx.trail.clone(), ctx.leadership.clone());
+    let (store, envs) = env_requests(&ctx, &extent, departed.clone(), synced);
     let keys = key_requests(&ctx, store.clone());
-    let term = term_requests(&ctx, store.clone());
+    let term = term_requests(&ctx, departed, store.clone());
 
     let stop = {
         let shutdown = shutdown.clone();
@@ -151,15 +153,26 @@ fn secret_requests(
 }
 
 /// SealedEnvs: stripped of their values into the store, and each change is a request.
-fn env_requests(ctx: &Arc<Context>, extent: &Extent, synced: Synced) -> (Store<Known>, Requests) {
+fn env_requests(
+    ctx: &Arc<Context>,
+    extent: &Extent,
+    departed: Departed,
+    synced: Synced,
+) -> (Store<Known>, Requests) {
     let writer = Writer::<Known>::default();
     let store = writer.as_reader();
     let api: Api<DeserializeGuard<SealedEnv>> = extent.api(&ctx.client);
     let events = watcher(api, watcher::Config::default().page_size(100)).default_backoff();
     let undecodable = Undecodable::start(Arc::clone(ctx));
     // Not by `Store::wait_until_ready`: it wakes only the last of several waiters, and the applier is one.
-    let intake =
-        Intake { undecodable, ctx: Arc::clone(ctx), writer, listed: Vec::new(), synced: Some(synced) };
+    let intake = Intake {
+        undecodable,
+        departed,
+        ctx: Arc::clone(ctx),
+        writer,
+        listed: Vec::new(),
+        synced: Some(synced),
+    };
     let requests = events
         .scan(intake, |intake, event| future::ready(Some(intake.take(event))))
         .flat_map(|references| stream::iter(references.into_iter().map(request)));
@@ -171,6 +184,7 @@ struct Intake {
     ctx: Arc<Context>,
     writer: Writer<Known>,
     undecodable: Undecodable,
+    departed: Departed,
     /// What the list that is coming in has shown so far.
     listed: Vec<ObjectRef<Known>>,
     synced: Option<Synced>,
@@ -265,11 +279,11 @@ impl Intake {
         forget(&self.ctx, reference);
     }
 
-    /// Puts a deletion on record. The Secret goes or stays by Kubernetes' own hand, so nothing waits for this.
+    /// Sees to it that a deletion gets on record.
     fn deleted(&self, reference: &ObjectRef<Known>) {
         let Some(known) = self.writer.as_reader().get(reference) else { return };
         let status = self.ctx.written.latest(&known);
-        if status.secret.is_none() || !self.ctx.leadership.leads() {
+        if status.secret.is_none() {
             return;
         }
         let subject = known.subject(&known.spec, &status);
@@ -281,12 +295,7 @@ impl Intake {
                 sealedenv_crds::DeletionPolicy::Delete => "Deleted",
                 sealedenv_crds::DeletionPolicy::Retain => "Retained",
             });
-        let trail = self.ctx.trail.clone();
-        tokio::spawn(async move {
-            if let Err(error) = trail.record(vec![record]).await {
-                tracing::error!(error = chain(&error), "a deletion is not on record");
-            }
-        });
+        self.departed.take(record);
     }
 }
 
@@ -312,7 +321,7 @@ fn key_requests(ctx: &Arc<Context>, store: Store<Known>) -> Requests {
 }
 
 /// This replica leads from now on: a look at every object. What the former leader finished costs no request.
-fn term_requests(ctx: &Arc<Context>, store: Store<Known>) -> Requests {
+fn term_requests(ctx: &Arc<Context>, departed: Departed, store: Store<Known>) -> Requests {
     let mut roles = ctx.leadership.roles();
     roles.mark_changed();
     let terms = stream::unfold(roles, |mut roles| async move {
@@ -321,7 +330,12 @@ fn term_requests(ctx: &Arc<Context>, store: Store<Known>) -> Requests {
         Some((role, roles))
     });
     let requests = terms.flat_map(move |role| {
-        let all = if matches!(role, Role::Leader(_)) { store.state() } else { Vec::new() };
+        let all = if matches!(role, Role::Leader(_)) {
+            departed.lead();
+            store.state()
+        } else {
+            Vec::new()
+        };
         stream::iter(all.into_iter().map(|known| request(known.reference())))
     });
     Box::pin(requests)

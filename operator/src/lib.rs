@@ -13,6 +13,7 @@ pub mod backoff;
 pub mod client;
 pub mod clock;
 pub mod controller;
+mod departed;
 pub mod digest;
 pub mod keys;
 pub mod known;

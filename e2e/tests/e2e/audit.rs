@@ -43,7 +43,7 @@ pub(crate) fn wait_record(mut is_it: impl FnMut(&Value) -> bool) -> Result<Value
 }
 
 #[test]
-fn the_trails_verify_and_hold_no_value() -> Result<()> {
+fn the_trail_verifies_and_holds_no_value() -> Result<()> {
     let replicas = wait("both replicas", || Ok(Some(replicas()?).filter(|pods| pods.len() >= 2)))?;
     for pod in replicas {
         wait("the replica's start to be on record, and its trail to verify", || {

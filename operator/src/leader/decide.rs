@@ -139,6 +139,8 @@ pub struct Election {
     offer_not_before: Tick,
     /// Until when a Lease that we offered is left to others, those included that notice only when they look.
     yields: Tick,
+    /// When the former leader gave the last sign of itself, as we saw it.
+    vacant: Tick,
 }
 
 impl Election {
@@ -157,6 +159,7 @@ impl Election {
             offers: 0,
             offer_not_before: Tick::ZERO,
             yields: Tick::ZERO,
+            vacant: Tick::ZERO,
         }
     }
 
@@ -173,6 +176,11 @@ impl Election {
     /// When leadership stops being certain.
     pub fn certain_until(&self) -> Option<Tick> {
         self.held.as_ref().map(|(sent, _)| *sent + self.timing.certain())
+    }
+
+    /// Since when, at our last taking over, nobody was known to lead: renewed, or gave the Lease up.
+    pub fn vacant_since(&self) -> Tick {
+        self.vacant
     }
 
     /// Takes what a watch showed. The leader knows better: its own writes are newer than what a watch shows late.
@@ -215,6 +223,9 @@ impl Election {
     /// A write that was sent then has been answered: we hold the Lease.
     pub fn wrote(&mut self, sent: Tick, seen: Seen) {
         self.look = false;
+        if self.held.is_none() {
+            self.vacant = self.sight.as_ref().map_or(Tick::ZERO, |(_, since)| *since);
+        }
         self.held = Some((sent, seen.version.clone()));
         self.shadow = seen.lasts;
         self.sight = Some((Some(seen), sent));

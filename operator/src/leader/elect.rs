@@ -113,6 +113,9 @@ fn settle(candidate: &Candidate, election: &mut Election, sent: Tick, answer: Re
         Ok(seen) => election.wrote(sent, seen),
         Err(error) => return failed(election, candidate.clock.now(), &error),
     }
+    if !led {
+        candidate.leadership.vacant(election.vacant_since());
+    }
     if let Some(until) = election.certain_until() {
         candidate.leadership.lead_until(until);
     }

@@ -53,6 +53,8 @@ struct Inner {
     /// Until when what was begun may still be finished: as above, and kept when leadership is given up in order.
     finish: AtomicU64,
     role: watch::Sender<Role>,
+    /// When the former leader gave its last sign, in nanoseconds of the clock.
+    vacant: AtomicU64,
     /// Since when the audit trail has taken nothing.
     unfit: watch::Sender<Option<Tick>>,
     /// Writes to the API server that have been sent and not been answered.
@@ -87,6 +89,7 @@ impl Leadership {
             until: AtomicU64::new(until),
             finish: AtomicU64::new(until),
             role: watch::Sender::new(role),
+            vacant: AtomicU64::new(0),
             unfit: watch::Sender::new(None),
             writes: AtomicUsize::new(0),
             written: Notify::new(),
@@ -144,6 +147,21 @@ impl Leadership {
 
     fn fitness(&self) -> watch::Receiver<Option<Tick>> {
         self.0.unfit.subscribe()
+    }
+
+    /// The moment.
+    pub(crate) fn now(&self) -> Tick {
+        self.0.clock.now()
+    }
+
+    /// When the former leader gave its last sign, as this replica saw it: what happened later may have been seen by no
+    /// leader.
+    pub(crate) fn vacant_since(&self) -> Tick {
+        Tick::after(Duration::from_nanos(self.0.vacant.load(Ordering::SeqCst)))
+    }
+
+    fn vacant(&self, since: Tick) {
+        self.0.vacant.store(since.nanos(), Ordering::SeqCst);
     }
 
     /// Leads until then, unless it is told again.
