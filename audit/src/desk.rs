@@ -93,7 +93,7 @@ impl Desk {
             FailurePolicy::Open => self.counters.lost += count,
         }
         let sinks = self.slots.iter().map(|slot| slot.state.name.as_str()).collect::<Vec<_>>().join(", ");
-        Err(Refused { sinks, source })
+        Err(Refused::Untaken { sinks, source })
     }
 
     /// A copy of the books.

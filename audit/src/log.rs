@@ -77,6 +77,9 @@ pub enum AuditError {
         /// Why the first of them did not.
         source: Arc<SinkError>,
     },
+    /// The condition of [`Log::record_all_if`] did not hold when the records' turn came. No sink was given them.
+    #[error("the record was withheld: its author may not write any more")]
+    Withheld,
 }
 
 /// An audit trail that is being written.
@@ -119,17 +122,25 @@ struct Queue {
 
 struct Call {
     records: Vec<(Timestamp, Record)>,
+    /// Whether they may still be written.
+    still: Box<dyn Fn() -> bool + Send>,
     ticket: Arc<OnceLock<Verdict>>,
 }
 
 /// How a write ended, for each of the calls that it was for.
 pub(crate) type Verdict = Result<(), Refused>;
 
-/// No sink took the records.
+/// The records were not taken.
 #[derive(Clone)]
-pub(crate) struct Refused {
-    pub(crate) sinks: String,
-    pub(crate) source: Option<Arc<SinkError>>,
+pub(crate) enum Refused {
+    /// By no sink.
+    Untaken {
+        sinks: String,
+        /// Why the first of them did not; none where there is no sink.
+        source: Option<Arc<SinkError>>,
+    },
+    /// Their author may not write any more.
+    Withheld,
 }
 
 /// As many calls as are written together.
@@ -189,13 +200,27 @@ impl Log {
     /// # Errors
     /// [`AuditError::NotRecorded`] when no sink took all of them and the policy is [`FailurePolicy::Closed`].
     pub fn record_all(&self, now: Timestamp, records: Vec<Record>) -> Result<(), AuditError> {
+        self.record_all_if(now, records, || true)
+    }
+
+    /// [`Log::record_all`] under a condition that is looked at when the records' turn has come, right before sinks are
+    /// given them: between that moment and this call lie a queue and perhaps a pause of the whole process.
+    ///
+    /// # Errors
+    /// As [`Log::record_all`], and [`AuditError::Withheld`] under every policy when the condition does not hold.
+    pub fn record_all_if(
+        &self,
+        now: Timestamp,
+        records: Vec<Record>,
+        still: impl Fn() -> bool + Send + 'static,
+    ) -> Result<(), AuditError> {
         if records.is_empty() {
             return Ok(());
         }
         let ticket = Arc::new(OnceLock::new());
         let records = records.into_iter().map(|record| (now, record)).collect();
         let mut queue = unpoisoned(self.queue.lock());
-        queue.calls.push_back(Call { records, ticket: Arc::clone(&ticket) });
+        queue.calls.push_back(Call { records, still: Box::new(still), ticket: Arc::clone(&ticket) });
         loop {
             if let Some(verdict) = ticket.get() {
                 return self.answer(verdict.clone());
@@ -242,11 +267,12 @@ impl Log {
 
     fn answer(&self, verdict: Verdict) -> Result<(), AuditError> {
         match (self.policy, verdict) {
-            (_, Ok(())) | (FailurePolicy::Open, Err(_)) => Ok(()),
-            (FailurePolicy::Closed, Err(Refused { sinks, source: Some(source) })) => {
+            (_, Err(Refused::Withheld)) => Err(AuditError::Withheld),
+            (_, Ok(())) | (FailurePolicy::Open, Err(Refused::Untaken { .. })) => Ok(()),
+            (FailurePolicy::Closed, Err(Refused::Untaken { sinks, source: Some(source) })) => {
                 Err(AuditError::NotRecorded { sinks, source })
             }
-            (FailurePolicy::Closed, Err(Refused { source: None, .. })) => Err(AuditError::NoSink),
+            (FailurePolicy::Closed, Err(Refused::Untaken { source: None, .. })) => Err(AuditError::NoSink),
         }
     }
 }
@@ -260,8 +286,15 @@ struct Turn<'a> {
 
 impl Turn<'_> {
     fn write(mut self) {
-        let records = self.calls.iter_mut().flat_map(|call| std::mem::take(&mut call.records)).collect();
         let mut desk = unpoisoned(self.log.desk.lock());
+        self.calls.retain(|call| {
+            let still = (call.still)();
+            if !still {
+                let _ = call.ticket.set(Err(Refused::Withheld)); // only this turn sets it
+            }
+            still
+        });
+        let records = self.calls.iter_mut().flat_map(|call| std::mem::take(&mut call.records)).collect();
         self.verdict = Some(desk.write(records, self.log.policy));
         *unpoisoned(self.log.board.lock()) = desk.board();
     }
@@ -271,7 +304,8 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let verdict = self.verdict.take().unwrap_or_else(|| {
             let sink = "all".to_owned(); // writing panicked; nothing is known to be taken
-            Err(Refused { sinks: sink.clone(), source: Some(Arc::new(SinkError::Panicked { sink })) })
+            let source = Some(Arc::new(SinkError::Panicked { sink: sink.clone() }));
+            Err(Refused::Untaken { sinks: sink, source })
         });
         for call in &self.calls {
             let _ = call.ticket.set(verdict.clone()); // only this turn sets it

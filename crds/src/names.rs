@@ -39,6 +39,8 @@ pub const KEY_SECRET_PREFIX: &str = "sealedenv-key-";
 pub const CLUSTER_KEY: &str = "cluster";
 /// Secret in the operator's namespace with the key of the digests in status and audit.
 pub const DIGEST_KEY_SECRET: &str = "sealedenv-digest-key";
+/// Name of the Lease, in the operator's namespace, that says which replica of the operator works.
+pub const LEASE: &str = "sealedenv-operator";
 
 /// On a pod: the SealedEnvs it wants, comma-separated.
 pub const INJECT: &str = "sealedenv.dev/inject";

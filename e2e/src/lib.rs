@@ -3,11 +3,14 @@
 //! - [`setting`]: where everything is, from the environment that `cargo xtask test` sets.
 //! - [`cluster`]: kubectl, temporary namespaces, waiting on conditions.
 //! - [`flux`]: Flux at work in one namespace, and git for it.
+//! - [`operator`]: operators that a test starts by itself; [`proxy`]: a way to the API server that it can cut.
 //! - [`seal`](mod@seal): the CLI as a developer would use it, and manifests.
 //!
 //! Tests wait on conditions with a deadline. What a wait last saw is part of its failure.
 
 pub mod cluster;
 pub mod flux;
+pub mod operator;
+pub mod proxy;
 pub mod seal;
 pub mod setting;

@@ -24,6 +24,14 @@ pub struct Args {
     #[arg(long, env = "SEALEDENV_GENERATE_KEY", value_enum, default_value = "auto")]
     pub generate_key: GenerateKey,
 
+    /// Whether replicas elect one that works. Without it this must be the only process.
+    #[arg(long, env = "SEALEDENV_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set, value_name = "true|false")]
+    pub leader_elect: bool,
+
+    /// How long a leader that is not heard of any more is waited for, in seconds. It renews three times as often.
+    #[arg(long, env = "SEALEDENV_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u16).range(3..=300))]
+    pub lease_seconds: u16,
+
     /// How many SealedEnvs are worked on at the same time.
     #[arg(long, env = "SEALEDENV_WORKERS", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: u16,

@@ -1,5 +1,6 @@
 //! Watches and workers: what happens in the cluster becomes a queue of SealedEnvs to reconcile.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +23,9 @@ use sealedenv_runtime::readiness::Gate;
 use sealedenv_runtime::report::chain;
 use sealedenv_runtime::shutdown::Shutdown;
 
+use crate::departed::Departed;
 use crate::known::Known;
+use crate::leader::Role;
 use crate::plan;
 use crate::reconcile::{Context, ReconcileError, forget, reconcile, retry};
 use crate::undecodable::Undecodable;
@@ -76,19 +79,25 @@ type Requests = Pin<Box<dyn Stream<Item = Result<ReconcileRequest<Known>, Infall
 pub async fn run(ctx: Arc<Context>, extent: Extent, workers: u16, synced: Synced, shutdown: Shutdown) {
     let (secrets_ready, secrets_listed) = futures::channel::oneshot::channel();
     let secrets = secret_requests(&ctx, &extent, secrets_ready);
-    let (store, envs) = env_requests(&ctx, &extent, synced);
+    let departed = Departed::new(ctx.trail.clone(), ctx.leadership.clone());
+    let (store, envs) = env_requests(&ctx, &extent, departed.clone(), synced);
     let keys = key_requests(&ctx, store.clone());
+    let term = term_requests(&ctx, departed, store.clone());
 
     let stop = {
         let shutdown = shutdown.clone();
         async move { shutdown.triggered().await }
     };
-    let queue: Requests = Box::pin(stream::select_all([secrets, envs, keys]).take_until(stop.boxed()));
+    let queue: Requests = Box::pin(stream::select_all([secrets, envs, keys, term]).take_until(stop.boxed()));
 
     // A worker that knows no Secrets would take each of them for deleted: wait for the first list. The queue must be
     // polled meanwhile, for the watches hang on it.
     let secrets_listed = secrets_listed.map(drop).shared();
     let work = move |known: Arc<Known>, ctx: Arc<Context>| {
+        // A standby does nothing. What it passes over here comes again when it leads.
+        if !ctx.leadership.leads() {
+            return future::ready(Ok(Action::await_change())).boxed();
+        }
         let listed = secrets_listed.clone();
         // On its own task, so that opening values uses all cores and a panic ends this one object only.
         let task = tokio::spawn(async move {
@@ -144,14 +153,26 @@ fn secret_requests(
 }
 
 /// SealedEnvs: stripped of their values into the store, and each change is a request.
-fn env_requests(ctx: &Arc<Context>, extent: &Extent, synced: Synced) -> (Store<Known>, Requests) {
+fn env_requests(
+    ctx: &Arc<Context>,
+    extent: &Extent,
+    departed: Departed,
+    synced: Synced,
+) -> (Store<Known>, Requests) {
     let writer = Writer::<Known>::default();
     let store = writer.as_reader();
     let api: Api<DeserializeGuard<SealedEnv>> = extent.api(&ctx.client);
     let events = watcher(api, watcher::Config::default().page_size(100)).default_backoff();
     let undecodable = Undecodable::start(Arc::clone(ctx));
     // Not by `Store::wait_until_ready`: it wakes only the last of several waiters, and the applier is one.
-    let intake = Intake { undecodable, ctx: Arc::clone(ctx), writer, synced: Some(synced) };
+    let intake = Intake {
+        undecodable,
+        departed,
+        ctx: Arc::clone(ctx),
+        writer,
+        listed: Vec::new(),
+        synced: Some(synced),
+    };
     let requests = events
         .scan(intake, |intake, event| future::ready(Some(intake.take(event))))
         .flat_map(|references| stream::iter(references.into_iter().map(request)));
@@ -163,55 +184,85 @@ struct Intake {
     ctx: Arc<Context>,
     writer: Writer<Known>,
     undecodable: Undecodable,
+    departed: Departed,
+    /// What the list that is coming in has shown so far.
+    listed: Vec<ObjectRef<Known>>,
     synced: Option<Synced>,
 }
 
 impl Intake {
+    /// Takes an event. Returns the objects to look at.
     fn take(
         &mut self,
         event: Result<Event<DeserializeGuard<SealedEnv>>, watcher::Error>,
-    ) -> Option<ObjectRef<Known>> {
-        let (event, request) = match event {
+    ) -> Vec<ObjectRef<Known>> {
+        match event {
             Err(error) => {
                 tracing::warn!(error = chain(&error), "the watch of SealedEnvs is interrupted");
-                return None;
+                Vec::new()
             }
-            Ok(Event::Init) => (Event::Init, None),
-            Ok(Event::InitDone) => (Event::InitDone, None),
+            Ok(Event::Init) => {
+                self.listed.clear();
+                self.writer.apply_watcher_event(&Event::Init);
+                Vec::new()
+            }
             Ok(Event::InitApply(env)) => {
-                let known = self.strip(env)?;
-                let reference = known.reference();
-                (Event::InitApply(known), Some(reference))
+                let reference = ObjectRef::new(&env.name_any()).within(&env.namespace().unwrap_or_default());
+                match self.strip(env) {
+                    Some(known) => self.writer.apply_watcher_event(&Event::InitApply(known)),
+                    None => forget(&self.ctx, &reference),
+                }
+                self.listed.push(reference);
+                Vec::new()
             }
+            Ok(Event::InitDone) => self.listed(),
             Ok(Event::Apply(env)) => {
                 let reference = ObjectRef::new(&env.name_any()).within(&env.namespace().unwrap_or_default());
                 let Some(known) = self.strip(env) else {
                     self.remove(&reference);
-                    return None;
+                    return Vec::new();
                 };
-                (Event::Apply(known), Some(reference))
+                self.writer.apply_watcher_event(&Event::Apply(known));
+                vec![reference]
             }
             Ok(Event::Delete(env)) => {
                 let reference = ObjectRef::new(&env.name_any()).within(&env.namespace().unwrap_or_default());
                 self.deleted(&reference);
                 self.remove(&reference);
-                return None;
+                Vec::new()
             }
-        };
-        self.writer.apply_watcher_event(&event);
-        if matches!(event, Event::InitDone)
-            && let Some(synced) = self.synced.take()
-        {
+        }
+    }
+
+    /// A list is complete. Only now the store has what it showed, so only now can it be looked at. What is in the
+    /// store and not in the list was deleted while the watch was broken.
+    fn listed(&mut self) -> Vec<ObjectRef<Known>> {
+        let listed = std::mem::take(&mut self.listed);
+        let there: HashSet<&ObjectRef<Known>> = listed.iter().collect();
+        for known in self.writer.as_reader().state() {
+            let reference = known.reference();
+            if !there.contains(&reference) {
+                self.deleted(&reference);
+                forget(&self.ctx, &reference);
+            }
+        }
+        self.writer.apply_watcher_event(&Event::InitDone);
+        if let Some(synced) = self.synced.take() {
             synced.one_more();
         }
-        request
+        listed
     }
 
     fn strip(&self, env: DeserializeGuard<SealedEnv>) -> Option<Known> {
         match env.0 {
             Ok(env) => {
                 let (known, values) = Known::strip(env);
-                self.ctx.waiting.keep(&known, values);
+                // What the leader has dealt with, a standby need not hold in memory.
+                if self.ctx.leadership.leads() || !plan::is_handled(&known.status, &known.input) {
+                    self.ctx.waiting.keep(&known, values);
+                } else {
+                    self.ctx.waiting.forget(&known.reference());
+                }
                 Some(known)
             }
             Err(invalid) => {
@@ -228,7 +279,7 @@ impl Intake {
         forget(&self.ctx, reference);
     }
 
-    /// Puts a deletion on record. The Secret goes or stays by Kubernetes' own hand, so nothing waits for this.
+    /// Sees to it that a deletion gets on record.
     fn deleted(&self, reference: &ObjectRef<Known>) {
         let Some(known) = self.writer.as_reader().get(reference) else { return };
         let status = self.ctx.written.latest(&known);
@@ -244,12 +295,7 @@ impl Intake {
                 sealedenv_crds::DeletionPolicy::Delete => "Deleted",
                 sealedenv_crds::DeletionPolicy::Retain => "Retained",
             });
-        let trail = self.ctx.trail.clone();
-        tokio::spawn(async move {
-            if let Err(error) = trail.record(vec![record]).await {
-                tracing::error!(error = chain(&error), "a deletion is not on record");
-            }
-        });
+        self.departed.take(record);
     }
 }
 
@@ -260,12 +306,37 @@ fn key_requests(ctx: &Arc<Context>, store: Store<Known>) -> Requests {
     });
     let ctx = Arc::clone(ctx);
     let requests = changes.flat_map(move |()| {
-        let again: Vec<_> = (store.state().iter())
+        // A standby looks when it leads.
+        let known = if ctx.leadership.leads() { store.state() } else { Vec::new() };
+        let again: Vec<_> = (known.iter())
             .filter(|known| ctx.written.latest(known).keys.iter().any(|k| k.reason.is_some()))
             .map(|known| known.reference())
             .collect();
-        tracing::info!(objects = again.len(), "keys changed; looking again at values that did not open");
+        if !again.is_empty() {
+            tracing::info!(objects = again.len(), "keys changed; looking again at values that did not open");
+        }
         stream::iter(again.into_iter().map(request))
+    });
+    Box::pin(requests)
+}
+
+/// This replica leads from now on: a look at every object. What the former leader finished costs no request.
+fn term_requests(ctx: &Arc<Context>, departed: Departed, store: Store<Known>) -> Requests {
+    let mut roles = ctx.leadership.roles();
+    roles.mark_changed();
+    let terms = stream::unfold(roles, |mut roles| async move {
+        roles.changed().await.ok()?;
+        let role = *roles.borrow_and_update();
+        Some((role, roles))
+    });
+    let requests = terms.flat_map(move |role| {
+        let all = if matches!(role, Role::Leader(_)) {
+            departed.lead();
+            store.state()
+        } else {
+            Vec::new()
+        };
+        stream::iter(all.into_iter().map(|known| request(known.reference())))
     });
     Box::pin(requests)
 }

@@ -4,16 +4,20 @@
 //! - [`opened`] and [`digest`] prepare their input, also purely.
 //! - [`reconcile`](mod@reconcile) looks, asks `plan`, records, writes and tells; `apply` does the writes.
 //! - [`controller`] turns watches into a queue of objects; [`known`] and [`secrets`] are what it remembers.
+//! - [`leader`] decides which replica works; [`client`] lets no write pass without that.
 //! - [`run`](mod@run) wires it all to flags, signals and servers.
 
 mod apply;
 pub mod args;
 pub mod backoff;
+pub mod client;
 pub mod clock;
 pub mod controller;
+mod departed;
 pub mod digest;
 pub mod keys;
 pub mod known;
+pub mod leader;
 pub mod metrics;
 pub mod notices;
 pub mod opened;

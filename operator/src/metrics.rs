@@ -3,9 +3,11 @@
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use sealedenv_crds::{SealedEnvStatus, condition};
 
+use crate::leader::Role;
 use crate::opened::Opened;
 
 /// How something ended.
@@ -27,6 +29,8 @@ pub struct Metrics {
     opened: Counter,
     unopened: Family<Fault, Counter>,
     audit_failures: Counter,
+    leader: Gauge,
+    leader_transitions: Counter,
 }
 
 impl Metrics {
@@ -49,7 +53,24 @@ impl Metrics {
             "Reconciles held back because no audit sink took the record",
             metrics.audit_failures.clone(),
         );
+        registry.register("leader", "Whether this replica leads: 1 or 0", metrics.leader.clone());
+        registry.register(
+            "leader_transitions",
+            "How often this replica began or ceased to lead",
+            metrics.leader_transitions.clone(),
+        );
         metrics
+    }
+
+    /// Notes the role at start.
+    pub(crate) fn role(&self, role: Role) {
+        self.leader.set(i64::from(role != Role::Standby));
+    }
+
+    /// Notes another role.
+    pub(crate) fn role_changed(&self, role: Role) {
+        self.role(role);
+        self.leader_transitions.inc();
     }
 
     pub(crate) fn opened(&self, opened: &Opened) {

@@ -7,6 +7,7 @@ use sealedenv_crds::names;
 use sealedenv_runtime::report::chain;
 use tokio::sync::mpsc;
 
+use crate::leader::NotLeading;
 use crate::plan::{Notice, Subject};
 
 /// Events that wait to be sent. More are dropped: they tell what status and audit trail say as well.
@@ -50,8 +51,12 @@ impl Notices {
         let recorder = Recorder::new(client, Reporter { controller: crate::ACTOR.to_owned(), instance });
         tokio::spawn(async move {
             while let Some((regarding, event)) = receive.recv().await {
-                if let Err(error) = recorder.publish(&event, &regarding).await {
-                    tracing::warn!(error = chain(&error), reason = event.reason, "an Event was not sent");
+                match recorder.publish(&event, &regarding).await {
+                    // The new leader tells what it does itself.
+                    Err(error) if !NotLeading::is_in(&error) => {
+                        tracing::warn!(error = chain(&error), reason = event.reason, "an Event was not sent");
+                    }
+                    _ => {}
                 }
             }
         });

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::digest::DigestKey;
 use crate::keys::store::Keys;
 use crate::known::{Known, Values, Waiting, Written};
+use crate::leader::{Leadership, NotLeading};
 use crate::metrics::Metrics;
 use crate::notices::Notices;
 use crate::opened::{Opened, open_all};
@@ -33,8 +34,10 @@ const INVALID_RECHECK: Duration = Duration::from_mins(5);
 
 /// What every worker has at hand.
 pub struct Context {
-    /// API client.
+    /// API client. It writes only while this replica leads.
     pub client: Client,
+    /// Whether it does.
+    pub leadership: Leadership,
     /// The clock.
     pub clock: Clock,
     /// The sealing keys.
@@ -148,6 +151,9 @@ async fn refused(
     name: String,
     source: Box<kube::Error>,
 ) -> Result<Action, ReconcileError> {
+    if NotLeading::is_in(&*source) {
+        return Err(WriteError::Secret { name, source }.into());
+    }
     if let kube::Error::Api(status) = &*source
         && status.code == 403
         && status.message.contains("because it is being terminated")
@@ -262,6 +268,9 @@ async fn carry_out(
 ) -> Result<Action, ReconcileError> {
     let Plan { mut status, steps, records, notices, requeue } = plan;
     if let Err(error) = ctx.trail.record(records).await {
+        if matches!(error, NotRecorded::NotLeading(_)) {
+            return Err(error.into());
+        }
         ctx.metrics.audit_failed();
         let message = "no audit sink takes records, so nothing is released; it is tried again".to_owned();
         let waiting = plan::held_up(ctx.clock.seconds(), subject, Reason::AuditUnavailable, message);
@@ -315,6 +324,11 @@ pub fn forget(ctx: &Context, reference: &ObjectRef<Known>) {
 
 /// When to try again after a failure.
 pub fn retry(known: &Known, error: &ReconcileError, ctx: &Context) -> Action {
+    if NotLeading::is_in(error) {
+        // Another replica goes on with it. Should we lead again, every object is looked at anyway.
+        tracing::debug!(namespace = known.namespace(), name = known.name(), "left to the leader");
+        return Action::await_change();
+    }
     let after = ctx.failures.next(&known.reference(), known.meta().uid.as_deref().unwrap_or_default());
     ctx.metrics.failed();
     tracing::warn!(

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser as _;
 use kube::Client;
@@ -13,12 +14,22 @@ use sealedenv_runtime::report::chain;
 use sealedenv_runtime::shutdown::{self, Shutdown};
 use sealedenv_runtime::{admin, crypto, log, memory, metrics as registry, report};
 
+use tokio::task::JoinHandle;
+
 use crate::args::Args;
+use crate::client::{self, ConnectError};
 use crate::clock::Clock;
 use crate::controller::{self, Extent};
+use crate::digest::DigestKey;
+use crate::keys::decide::Start;
 use crate::keys::store::{Keys, KeysError};
 use crate::keys::watch::follow;
 use crate::known::{Waiting, Written};
+use crate::leader::clock::Steady;
+use crate::leader::decide::Timing;
+use crate::leader::elect::{self, Candidate};
+use crate::leader::lease::LeaseApi;
+use crate::leader::{Leadership, Role};
 use crate::metrics::Metrics;
 use crate::notices::Notices;
 use crate::reconcile::Context;
@@ -27,6 +38,13 @@ use crate::trail::Trail;
 
 /// How many bytes of sealed values may wait in memory for their turn. What does not fit is read again.
 const WAITING_BYTES: usize = 16 << 20;
+
+/// How long work that was begun may take after the signal to end. With the seconds that giving up the Lease and the
+/// last record may take, it stays below Kubernetes' own 30 s.
+const FINISH: Duration = Duration::from_secs(18);
+
+/// How often to look whether the first key is there by now.
+const KEYS_AGAIN: Duration = Duration::from_secs(1);
 
 /// Exit code for I3: there is no key to work with.
 const EXIT_NO_KEY: u8 = 3;
@@ -41,8 +59,11 @@ pub enum RunError {
     #[error("catching signals")]
     Signals(#[source] std::io::Error),
     /// No API client could be made.
-    #[error("finding the API server")]
-    Client(#[source] Box<kube::Error>),
+    #[error("connecting to the API server")]
+    Client(#[from] ConnectError),
+    /// The system gave no random bytes.
+    #[error("making a name for the election")]
+    Random(#[source] getrandom::Error),
     /// The audit trail could not be opened.
     #[error("opening the audit trail")]
     Audit(#[from] AuditError),
@@ -68,7 +89,7 @@ impl RunError {
                 "give --audit-file or --audit-stdout, or accept the loss with --audit-failure-policy=open",
             ),
             Self::Admin { .. } => Some("choose another address with --http-listen"),
-            Self::Log(_) | Self::Signals(_) | Self::Audit(_) => None,
+            Self::Log(_) | Self::Signals(_) | Self::Audit(_) | Self::Random(_) => None,
         }
     }
 
@@ -80,6 +101,7 @@ impl RunError {
             | Self::Client(_)
             | Self::Audit(_)
             | Self::Keys(_)
+            | Self::Random(_)
             | Self::Admin { .. } => ExitCode::FAILURE,
         }
     }
@@ -121,61 +143,171 @@ async fn run(args: Args) -> Result<(), RunError> {
     let (keys_gate, sync_gate) = (readiness.gate("keys"), readiness.gate("sync"));
     let admin = tokio::spawn(admin::serve(args.http_listen, readiness, Arc::new(registry), shutdown.clone()));
 
-    let trail = Trail::new(Arc::new(open_log(&args)?), clock.clone());
-    let client = Client::try_default().await.map_err(|e| RunError::Client(Box::new(e)))?;
-    let notices = Notices::start(client.clone(), Some(args.instance.clone()));
-    let namespace = args.namespace.clone();
-    let keys = Arc::new(Keys::new(client.clone(), namespace, clock.clone(), trail.clone(), notices.clone()));
+    let steady = Steady::system();
+    let leadership =
+        if args.leader_elect { Leadership::elected(steady.clone()) } else { Leadership::alone() };
+    let trail = Trail::new(Arc::new(open_log(&args)?), clock.clone(), leadership.clone());
+    let clients = client::connect(&leadership).await?;
+    let notices = Notices::start(clients.work.clone(), Some(args.instance.clone()));
+    let keys = Arc::new(Keys::new(
+        clients.work.clone(),
+        args.namespace.clone(),
+        clock.clone(),
+        trail.clone(),
+        notices.clone(),
+        leadership.clone(),
+    ));
+    // Before the election: a replica that has no key to work with must not hold the Lease either.
     let extents = extents(&args);
-    keys.start(args.generate_key.into(), &extents).await?;
-    keys_gate.set(true);
-    let digests = keys.digest_key().await?;
-    // A start is no release. Without a sink the operator runs and says so on every object; it does not restart in
-    // a loop, which would only hide the cause.
-    if let Err(error) = trail.record(vec![own_record(Action::Start)]).await {
-        tracing::error!(
-            error = chain(&error),
-            "the start is not on record; no value is released until a sink takes records"
-        );
-    }
+    let start = keys.start(args.generate_key.into(), &extents).await?;
+    let election = if args.leader_elect {
+        Some(elect::Running::start(candidate(&args, clients.election, steady, &leadership)?))
+    } else {
+        None
+    };
+    tokio::spawn(show_role(leadership.clone(), metrics.clone()));
 
-    let context = Arc::new(Context {
-        client,
+    let replica = Replica {
+        args,
+        extents,
+        client: clients.work,
         clock,
-        keys: Arc::clone(&keys),
-        digests,
-        secrets: Secrets::default(),
-        waiting: Waiting::new(WAITING_BYTES),
-        written: Written::default(),
-        trail: trail.clone(),
+        leadership,
+        keys,
+        trail,
         notices,
         metrics,
-        failures: crate::backoff::Failures::default(),
-    });
-    let follower = tokio::spawn(follow(keys, shutdown.clone()));
-    let controllers = start_controllers(extents, args.workers, &context, &shutdown, sync_gate);
+        shutdown,
+        keys_gate,
+        sync_gate,
+    };
+    let served = replica.serve(start, admin).await;
+    if let Some(election) = election {
+        election.end().await;
+    }
+    served
+}
 
-    let mut admin = admin;
-    tokio::select! {
-        ended = &mut admin => {
-            if let Ok(Err(source)) = ended {
-                shutdown.trigger();
-                return Err(RunError::Admin { address: args.http_listen, source });
+/// One running replica.
+struct Replica {
+    args: Args,
+    extents: Vec<Extent>,
+    client: Client,
+    clock: Clock,
+    leadership: Leadership,
+    keys: Arc<Keys>,
+    trail: Trail,
+    notices: Notices,
+    metrics: Metrics,
+    shutdown: Shutdown,
+    keys_gate: Gate,
+    sync_gate: Gate,
+}
+
+impl Replica {
+    /// Watches, and works while it leads, until a signal.
+    async fn serve(self, start: Start, mut admin: JoinHandle<std::io::Result<()>>) -> Result<(), RunError> {
+        let digests = tokio::select! {
+            digests = self.prepare(start) => digests?,
+            () = self.shutdown.triggered() => return Ok(()),
+        };
+        self.keys_gate.set(true);
+        // A start is no release. Without a sink the operator runs and says so on every object; it does not restart in
+        // a loop, which would only hide the cause.
+        if let Err(error) = self.trail.record_own(vec![own_record(Action::Start)]).await {
+            tracing::error!(
+                error = chain(&error),
+                "the start is not on record; no value is released until a sink takes records"
+            );
+        }
+
+        let context = Arc::new(Context {
+            client: self.client,
+            leadership: self.leadership,
+            clock: self.clock,
+            keys: Arc::clone(&self.keys),
+            digests,
+            secrets: Secrets::default(),
+            waiting: Waiting::new(WAITING_BYTES),
+            written: Written::default(),
+            trail: self.trail.clone(),
+            notices: self.notices,
+            metrics: self.metrics,
+            failures: crate::backoff::Failures::default(),
+        });
+        let mut tasks =
+            start_controllers(self.extents, self.args.workers, &context, &self.shutdown, self.sync_gate);
+        tasks.push(tokio::spawn(follow(self.keys, self.shutdown.clone())));
+
+        let ended = tokio::select! {
+            ended = &mut admin => match ended {
+                Ok(Err(source)) => Err(RunError::Admin { address: self.args.http_listen, source }),
+                _ => Ok(()),
+            },
+            () = self.shutdown.triggered() => Ok(()),
+        };
+        self.shutdown.trigger();
+        tracing::info!("shutting down: finishing what was begun");
+        let finished = async {
+            for task in tasks {
+                if task.await.is_err() {
+                    tracing::error!("a controller ended in a panic");
+                }
             }
+        };
+        if tokio::time::timeout(FINISH, finished).await.is_err() {
+            tracing::warn!("not everything was finished in time; the next leader goes on with it");
         }
-        () = shutdown.triggered() => {}
+        if let Err(error) = self.trail.record_own(vec![own_record(Action::Stop)]).await {
+            tracing::warn!(error = chain(&error), "the stop is not on record");
+        }
+        ended
     }
-    tracing::info!("shutting down: finishing what was begun");
-    for controller in controllers {
-        if controller.await.is_err() {
-            tracing::error!("a controller ended in a panic");
+
+    /// Waits until there are keys to work with: in a new cluster, until this replica or another one has made them.
+    async fn prepare(&self, mut start: Start) -> Result<DigestKey, RunError> {
+        loop {
+            if start == Start::Go
+                && let Some(key) = self.keys.digest_key().await?
+            {
+                return Ok(key);
+            }
+            tokio::select! {
+                () = self.leadership.gained() => {}
+                () = tokio::time::sleep(KEYS_AGAIN) => {}
+            }
+            start = self.keys.start(self.args.generate_key.into(), &self.extents).await?;
         }
     }
-    follower.abort();
-    if let Err(error) = trail.record(vec![own_record(Action::Stop)]).await {
-        tracing::warn!(error = chain(&error), "the stop is not on record");
+}
+
+/// Tells logs and metrics which replica this is.
+async fn show_role(leadership: Leadership, metrics: Metrics) {
+    let mut roles = leadership.roles();
+    let first = *roles.borrow_and_update();
+    metrics.role(first);
+    if first == Role::Standby {
+        tracing::info!("standing by");
     }
-    Ok(())
+    while roles.changed().await.is_ok() {
+        metrics.role_changed(*roles.borrow_and_update());
+    }
+}
+
+/// This process in the election. The name before `_` is for people; what follows makes it unlike any other process, a
+/// former one of the same pod included.
+fn candidate(
+    args: &Args,
+    client: Client,
+    clock: Steady,
+    leadership: &Leadership,
+) -> Result<Candidate, RunError> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(RunError::Random)?;
+    let me = format!("{}_{}", args.instance, hex::encode(random));
+    let timing = Timing::new(Duration::from_secs(args.lease_seconds.into()));
+    let lease = LeaseApi::new(client, &args.namespace, me.clone(), timing.lease(), timing.answer());
+    Ok(Candidate { me, timing, clock, lease, leadership: leadership.clone() })
 }
 
 /// Where SealedEnvs are watched.

@@ -13,6 +13,7 @@ use sealedenv_runtime::report::chain;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use crate::leader::NotLeading;
 use crate::notices::Regarding;
 use crate::plan::conditions;
 use crate::reason::Reason;
@@ -44,20 +45,39 @@ impl Undecodable {
         let (send, mut receive) = mpsc::channel::<ObjectMeta>(WAITING);
         tokio::spawn(async move {
             let mut told: HashMap<String, Option<i64>> = HashMap::new();
-            while let Some(meta) = receive.recv().await {
-                let uid = meta.uid.clone().unwrap_or_default();
-                // Writing the status makes another watch event: once per generation is enough.
-                if told.get(&uid) == Some(&meta.generation) {
-                    continue;
-                }
-                match report(&ctx, &meta).await {
-                    Ok(()) => drop(told.insert(uid, meta.generation)),
-                    Err(error) => tracing::warn!(
-                        namespace = meta.namespace,
-                        name = meta.name,
-                        error = chain(&error),
-                        "an undecodable SealedEnv was not reported"
-                    ),
+            // What a standby has seen, for the time when it leads.
+            let mut left: HashMap<String, ObjectMeta> = HashMap::new();
+            let mut roles = ctx.leadership.roles();
+            loop {
+                let batch: Vec<ObjectMeta> = tokio::select! {
+                    meta = receive.recv() => match meta {
+                        Some(meta) => vec![meta],
+                        None => return,
+                    },
+                    Ok(()) = roles.changed() => left.drain().map(|(_, meta)| meta).collect(),
+                };
+                for meta in batch {
+                    let uid = meta.uid.clone().unwrap_or_default();
+                    if !ctx.leadership.leads() {
+                        if left.len() < WAITING {
+                            left.insert(uid, meta);
+                        }
+                        continue;
+                    }
+                    // Writing the status makes another watch event: once per generation is enough.
+                    if told.get(&uid) == Some(&meta.generation) {
+                        continue;
+                    }
+                    match report(&ctx, &meta).await {
+                        Ok(()) => drop(told.insert(uid, meta.generation)),
+                        Err(error) if NotLeading::is_in(&error) => drop(left.insert(uid, meta)),
+                        Err(error) => tracing::warn!(
+                            namespace = meta.namespace,
+                            name = meta.name,
+                            error = chain(&error),
+                            "an undecodable SealedEnv was not reported"
+                        ),
+                    }
                 }
             }
         });

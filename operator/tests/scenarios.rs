@@ -17,6 +17,7 @@ use sealedenv_operator::clock::Clock;
 use sealedenv_operator::digest::DigestKey;
 use sealedenv_operator::keys::{Ring, store::Keys};
 use sealedenv_operator::known::{Known, Waiting, Written};
+use sealedenv_operator::leader::Leadership;
 use sealedenv_operator::metrics::Metrics;
 use sealedenv_operator::notices::Notices;
 use sealedenv_operator::reconcile::{Context, ReconcileError, reconcile};
@@ -43,8 +44,16 @@ fn bench(log: Log) -> Bench {
     let (service, server) = pair::<Request<Body>, Response<Body>>();
     let client = Client::new(service, "default");
     let clock = Clock::from_fn(|| "2026-01-01T00:00:00Z".parse().unwrap());
-    let trail = Trail::new(Arc::new(log), clock.clone());
-    let keys = Keys::new(client.clone(), "system".into(), clock.clone(), trail.clone(), Notices::nowhere());
+    let leadership = Leadership::alone();
+    let trail = Trail::new(Arc::new(log), clock.clone(), leadership.clone());
+    let keys = Keys::new(
+        client.clone(),
+        "system".into(),
+        clock.clone(),
+        trail.clone(),
+        Notices::nowhere(),
+        leadership.clone(),
+    );
     let identity = Identity::generate();
     let scope = Scope::strict("shop", "checkout", "TOKEN").unwrap();
     let sealed = seal(&scope, &[identity.recipient()], &Plain::from(b"hunter2".to_vec())).unwrap();
@@ -58,6 +67,7 @@ fn bench(log: Log) -> Bench {
     env.spec.data.insert("TOKEN".into(), sealed.to_string());
     let ctx = Arc::new(Context {
         client,
+        leadership,
         clock,
         keys: Arc::new(keys),
         digests: DigestKey::new([1; 32]),

@@ -128,11 +128,15 @@ const SESSION: &[Step] = &[
         .remark("Values open only where they were sealed for. Under another name they are refused.")
         .wants(&["denied the request"])
         .fails(),
-    Step::new("kubectl -n sealedenv-system exec deploy/sealedenv-operator -- /sealedenv audit tail -n 5")
-        .remark("Every release of a value is on the audit trail.")
+    Step::new(
+        "kubectl -n sealedenv-system get lease sealedenv-operator -o jsonpath={.spec.holderIdentity} | cut -d_ -f1 | tee leader",
+    )
+    .remark("Every release of a value is on the audit trail of the replica that leads.")
+    .wants(&["sealedenv-operator-"]),
+    Step::new("kubectl -n sealedenv-system exec $(cat leader) -- /sealedenv audit tail -n 5")
         .wants(&["checkout"])
         .never(VALUES),
-    Step::new("kubectl -n sealedenv-system exec deploy/sealedenv-operator -- /sealedenv audit verify").wants(&["ok"]),
+    Step::new("kubectl -n sealedenv-system exec $(cat leader) -- /sealedenv audit verify").wants(&["ok"]),
 ];
 
 /// Runs the command.

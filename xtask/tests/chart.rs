@@ -131,7 +131,8 @@ fn a_mistyped_or_impossible_value_is_refused_by_name() {
         ("operatr.workers=1", "operatr"),
         ("operator.watchNamespace={shop}", "watchNamespace"),
         ("operator.watchNamespaces={Shop}", "watchNamespaces"),
-        ("operator.replicaCount=2", "replicaCount"),
+        ("operator.replicaCount=-1", "replicaCount"),
+        ("operator.leaderElection.leaseSeconds=2", "leaseSeconds"),
         ("operator.generateKey=true", "generateKey"),
         ("operator.workers=0", "workers"),
         ("operator.serviceAccount.nam=x", "nam"),
@@ -382,8 +383,8 @@ fn keys_are_never_chart_objects() {
 fn every_pod_meets_the_restricted_pod_security_standard() {
     let mut pods = 0;
     for (name, objects) in &*RENDERINGS {
-        for deployment in of_kind(objects, "Deployment") {
-            restricted(name, &deployment["spec"]["template"]["spec"]);
+        for workload in of_kind(objects, "Deployment").into_iter().chain(of_kind(objects, "StatefulSet")) {
+            restricted(name, &workload["spec"]["template"]["spec"]);
             pods += 1;
         }
     }
@@ -501,4 +502,58 @@ fn the_components_are_told_the_names_that_the_chart_gives() {
             assert!(arguments.contains(&json!(wanted)), "{name}: {wanted} not in {arguments:?}");
         }
     }
+}
+
+#[test]
+fn the_operator_stands_on_more_than_one_leg() {
+    let all = objects(&[]);
+    let operator = |all: &[Value], kind: &str| -> Option<Value> {
+        let found = of_kind(all, kind)
+            .into_iter()
+            .find(|o| o["metadata"]["labels"]["app.kubernetes.io/component"] == "operator");
+        found.cloned()
+    };
+    let deployment = operator(&all, "Deployment").unwrap();
+    assert!(deployment["spec"]["replicas"].as_u64().unwrap() >= 2);
+    assert_eq!(deployment["spec"]["strategy"]["rollingUpdate"], json!({"maxUnavailable": 0, "maxSurge": 1}));
+    let selector = &deployment["spec"]["selector"];
+    let pod = &deployment["spec"]["template"]["spec"];
+    let spread = &pod["topologySpreadConstraints"][0];
+    assert_eq!(
+        (&spread["topologyKey"], &spread["labelSelector"]),
+        (&json!("kubernetes.io/hostname"), selector)
+    );
+    let budget = operator(&all, "PodDisruptionBudget").unwrap();
+    assert_eq!((&budget["spec"]["maxUnavailable"], &budget["spec"]["selector"]), (&json!(1), selector));
+    assert!(
+        pod["terminationGracePeriodSeconds"].as_u64().unwrap() >= 30,
+        "it finishes what it began in 20 s"
+    );
+}
+
+#[test]
+fn each_replica_has_a_kept_trail_of_its_own() {
+    for (claim, keep, retained) in [("", "true", "Retain"), ("", "false", "Delete"), ("shared", "true", "")] {
+        let set = format!(
+            "audit.persistence.enabled=true,audit.persistence.existingClaim={claim},audit.persistence.keep={keep}"
+        );
+        let all = objects(&["--set", &set]);
+        let sets = of_kind(&all, "StatefulSet");
+        assert_eq!(sets.len(), 1, "{set}");
+        assert!(
+            of_kind(&all, "PersistentVolumeClaim").is_empty(),
+            "{set}: one claim for all is a claim for one"
+        );
+        let (spec, pod) = (&sets[0]["spec"], &sets[0]["spec"]["template"]["spec"]);
+        let mount = &pod["containers"][0]["volumeMounts"][0];
+        if claim.is_empty() {
+            assert_eq!(spec["volumeClaimTemplates"][0]["metadata"]["name"], mount["name"], "{set}");
+            assert_eq!(spec["persistentVolumeClaimRetentionPolicy"]["whenDeleted"], retained, "{set}");
+            assert!(mount.get("subPathExpr").is_none() && pod.get("volumes").is_none(), "{set}");
+        } else {
+            assert_eq!(mount["subPathExpr"], "$(POD_NAME)", "{set}");
+            assert_eq!(pod["volumes"][0]["persistentVolumeClaim"]["claimName"], claim, "{set}");
+        }
+    }
+    assert!(of_kind(&objects(&[]), "StatefulSet").is_empty(), "without a kept trail it is a Deployment");
 }

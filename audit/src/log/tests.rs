@@ -254,7 +254,8 @@ fn a_poisoned_lock_and_an_unfinished_turn_stop_nobody() {
     // A turn that ends by a panic answers those who wait, and lets the next one write.
     let ticket = Arc::new(OnceLock::new());
     log.queue.lock().unwrap_or_else(PoisonError::into_inner).writing = true;
-    let call = Call { records: vec![(now(), record(9))], ticket: Arc::clone(&ticket) };
+    let records = vec![(now(), record(9))];
+    let call = Call { records, still: Box::new(|| true), ticket: Arc::clone(&ticket) };
     drop(Turn { log: &log, calls: vec![call], verdict: None });
     assert!(ticket.get().unwrap().is_err());
     log.record(now(), record(2)).unwrap();
@@ -447,6 +448,43 @@ proptest::proptest! {
         proptest::prop_assert_eq!(counters.taken, offered - nowhere);
         proptest::prop_assert_eq!(if closed { counters.failed } else { counters.lost }, nowhere);
     }
+}
+
+#[test]
+fn a_record_is_withheld_when_its_author_may_not_write_any_more() {
+    for policy in [FailurePolicy::Closed, FailurePolicy::Open] {
+        let (log, [one, two]) = memories(policy);
+        log.record(now(), record(0)).unwrap();
+        let withheld = log.record_all_if(now(), vec![record(1)], || false);
+        assert!(matches!(withheld, Err(AuditError::Withheld)), "{withheld:?}");
+        log.record_all_if(now(), vec![record(2)], || true).unwrap();
+        for memory in [&one, &two] {
+            assert_eq!(memory.lines().len(), 2, "{:?}", memory.lines());
+            verify(memory.text().as_bytes()).unwrap();
+        }
+        assert_eq!(log.counters(), Counters { taken: 2, ..Counters::default() }, "no sink failed");
+    }
+}
+
+/// A pause of the process between the call and its turn.
+#[test]
+fn the_condition_is_looked_at_when_the_turn_has_come() {
+    let (log, [one, _]) = memories(FailurePolicy::Closed);
+    let may = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let busy = log.desk.lock().unwrap();
+    std::thread::scope(|scope| {
+        let still = Arc::clone(&may);
+        let call = scope.spawn(|| {
+            log.record_all_if(now(), vec![record(1)], move || still.load(std::sync::atomic::Ordering::SeqCst))
+        });
+        while !log.queue.lock().unwrap().writing {
+            std::thread::yield_now();
+        }
+        may.store(false, std::sync::atomic::Ordering::SeqCst);
+        drop(busy);
+        assert!(matches!(call.join().unwrap(), Err(AuditError::Withheld)));
+    });
+    assert!(one.lines().is_empty());
 }
 
 #[test]

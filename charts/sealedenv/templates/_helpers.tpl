@@ -136,6 +136,16 @@ matchExpressions:
   {{- end }}
 {{- end }}
 
+{{/* Constraints on where pods stand; one without a selector is about the component's own pods. */}}
+{{- define "sealedenv.topologySpread" -}}
+{{- $selector := dict "labelSelector" (dict "matchLabels" (include "sealedenv.selectorLabels" .component | fromYaml)) }}
+{{- $constraints := list }}
+{{- range .constraints }}
+{{- $constraints = append $constraints (hasKey . "labelSelector" | ternary . (merge (dict) . $selector)) }}
+{{- end }}
+{{- toYaml $constraints }}
+{{- end }}
+
 {{- define "sealedenv.metricsServices" -}}
 {{- if or .Values.metrics.service.enabled .Values.serviceMonitor.enabled }}true{{ end }}
 {{- end }}

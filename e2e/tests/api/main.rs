@@ -2,4 +2,5 @@
 
 mod crd;
 mod format;
+mod leader;
 mod start;

@@ -1,4 +1,4 @@
-//! The audit trail as the operator's volume has it, read by the CLI in the image.
+//! The audit trails as the operator's volumes have them, read by the CLI in the image. Each replica has its own.
 
 use anyhow::{Context as _, Result};
 use sealedenv_e2e::cluster::{kubectl, wait};
@@ -7,17 +7,34 @@ use serde_json::Value;
 
 const FILE: &str = "/var/lib/sealedenv/audit/audit.jsonl";
 
-/// Runs the CLI inside the operator's pod.
-pub(crate) fn in_operator(args: &[&str]) -> Result<String> {
+/// The operator's pods that run and stay.
+pub(crate) fn replicas() -> Result<Vec<String>> {
+    let selector = "app.kubernetes.io/component=operator";
     let namespace = setting::system_namespace()?;
-    let deployment = format!("deploy/{}-operator", setting::get("SEALEDENV_E2E_RELEASE")?);
-    kubectl(&[&["-n", &namespace, "exec", &deployment, "--", "/sealedenv"], args].concat())
+    let list = kubectl(&["-n", &namespace, "get", "pods", "-l", selector, "-o", "json"])?;
+    let list: Value = serde_json::from_str(&list)?;
+    let stays =
+        |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null() && pod["status"]["phase"] == "Running";
+    let pods = list["items"].as_array().into_iter().flatten().filter(stays);
+    Ok(pods.filter_map(|pod| Some(pod["metadata"]["name"].as_str()?.to_owned())).collect())
 }
 
-/// Every record of the operator's trail.
+/// Runs the CLI inside one replica of the operator.
+pub(crate) fn in_replica(pod: &str, args: &[&str]) -> Result<String> {
+    let namespace = setting::system_namespace()?;
+    kubectl(&[&["-n", &namespace, "exec", pod, "--", "/sealedenv"], args].concat())
+}
+
+/// Every record of every replica's trail. The order between replicas means nothing.
 pub(crate) fn records() -> Result<Vec<Value>> {
-    let text = in_operator(&["audit", "tail", "-n", "100000", "--output", "json", FILE])?;
-    text.lines().map(|line| serde_json::from_str(line).context("a record is JSON")).collect()
+    let mut records = Vec::new();
+    for pod in replicas()? {
+        let text = in_replica(&pod, &["audit", "tail", "-n", "100000", "--output", "json", FILE])?;
+        for line in text.lines() {
+            records.push(serde_json::from_str(line).context("a record is JSON")?);
+        }
+    }
+    Ok(records)
 }
 
 /// Waits for a record.
@@ -27,10 +44,15 @@ pub(crate) fn wait_record(mut is_it: impl FnMut(&Value) -> bool) -> Result<Value
 
 #[test]
 fn the_trail_verifies_and_holds_no_value() -> Result<()> {
-    let verified = in_operator(&["audit", "verify", FILE])?;
-    assert!(verified.contains("ok"), "{verified}");
-    let records = records()?;
-    assert!(records.iter().any(|r| r["action"] == "start"), "the operator's start is on record");
-    assert!(!records.iter().any(|r| r.to_string().contains("hunter2")));
+    let replicas = wait("both replicas", || Ok(Some(replicas()?).filter(|pods| pods.len() >= 2)))?;
+    for pod in replicas {
+        wait("the replica's start to be on record, and its trail to verify", || {
+            let text = in_replica(&pod, &["audit", "tail", "-n", "100000", "--output", "json", FILE])?;
+            anyhow::ensure!(text.contains(r#""action":"start""#), "{text}");
+            assert!(!text.contains("hunter2"));
+            let verified = in_replica(&pod, &["audit", "verify", FILE])?;
+            Ok(verified.contains("ok").then_some(()))
+        })?;
+    }
     Ok(())
 }

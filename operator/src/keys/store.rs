@@ -1,6 +1,6 @@
 //! Key Secrets and the SealingKey: reading, making, telling.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
@@ -20,8 +20,9 @@ use crate::apply::{merge_patch, plain, wipe};
 use crate::clock::Clock;
 use crate::controller::Extent;
 use crate::digest::DigestKey;
+use crate::leader::{Leadership, NotLeading};
 use crate::notices::{Notices, Regarding};
-use crate::trail::Trail;
+use crate::trail::{NotRecorded, Trail};
 use sealedenv_runtime::report::chain;
 
 const DIGEST_FIELD: &str = "key";
@@ -47,6 +48,9 @@ pub enum KeysError {
         DigestKey::LEN
     )]
     DigestKey,
+    /// It is for another replica to do.
+    #[error("changing the sealing keys")]
+    NotLeading(#[source] NotLeading),
     /// The system gave no random bytes.
     #[error("making a digest key")]
     Random(#[source] getrandom::Error),
@@ -65,7 +69,7 @@ impl KeysError {
             Self::DigestKey => Some(
                 "delete that Secret to have a new one made; digests in status and audit then change once",
             ),
-            Self::Api { .. } | Self::Random(_) => None,
+            Self::Api { .. } | Self::NotLeading(_) | Self::Random(_) => None,
         }
     }
 }
@@ -88,8 +92,11 @@ pub struct Keys {
     clock: Clock,
     trail: Trail,
     notices: Notices,
+    leadership: Leadership,
     ring: RwLock<Arc<Ring>>,
     changed: watch::Sender<String>,
+    /// The set of keys whose changes the trail was told of.
+    told: Mutex<String>,
 }
 
 /// What was read from the key Secrets.
@@ -100,10 +107,30 @@ struct Loaded {
 }
 
 impl Keys {
-    /// No keys yet; [`Keys::start`] loads them.
-    pub fn new(client: Client, namespace: String, clock: Clock, trail: Trail, notices: Notices) -> Self {
-        let ring = RwLock::new(Arc::new(Ring::new(Keyring::new(Vec::new()))));
-        Self { client, namespace, clock, trail, notices, ring, changed: watch::Sender::new(String::new()) }
+    /// No keys yet; [`Keys::start`] loads them. Only the replica that leads makes keys and tells of them.
+    pub fn new(
+        client: Client,
+        namespace: String,
+        clock: Clock,
+        trail: Trail,
+        notices: Notices,
+        leadership: Leadership,
+    ) -> Self {
+        Self {
+            client,
+            namespace,
+            clock,
+            trail,
+            notices,
+            leadership,
+            ring: RwLock::new(Arc::new(Ring::new(Keyring::new(Vec::new())))),
+            changed: watch::Sender::new(String::new()),
+            told: Mutex::default(),
+        }
+    }
+
+    pub(super) fn leadership(&self) -> &Leadership {
+        &self.leadership
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -131,12 +158,15 @@ impl Keys {
         self.changed.subscribe()
     }
 
-    /// Loads the keys, and makes the first one where that is allowed (I3). `extents` is where sealed values are
+    /// Decides whether the operator can start (I3), and loads the keys if so. `extents` is where sealed values are
     /// looked for that would show that a key was lost.
+    ///
+    /// Every replica decides by itself, before it stands for election: without a key none of them runs. Only the making
+    /// of the first key is left to the leader; call this again until it says [`Start::Go`].
     ///
     /// # Errors
     /// [`KeysError::NoKey`] when there is no key to work with.
-    pub async fn start(&self, generate: Generate, extents: &[Extent]) -> Result<(), KeysError> {
+    pub async fn start(&self, generate: Generate, extents: &[Extent]) -> Result<Start, KeysError> {
         let loaded = self.load().await?;
         for (secret, why) in &loaded.unusable {
             tracing::error!(secret, why, "key Secret holds no usable identity");
@@ -146,21 +176,33 @@ impl Keys {
             let status = self.sealing_key().await?.and_then(|k| k.status).unwrap_or_default();
             let were_there = !status.keys.is_empty() || !loaded.unusable.is_empty();
             match decide::start(0, generate, sealed_values, were_there) {
-                Start::Refuse(why) => return Err(KeysError::NoKey(why)),
-                Start::Go => {}
-                Start::MakeFirst => self.make(None).await?,
+                // Another replica can have made the first key, and somebody sealed to it, since the keys were listed.
+                Start::Refuse(why) if self.load().await?.facts.is_empty() => {
+                    return Err(KeysError::NoKey(why));
+                }
+                Start::MakeFirst if self.leadership.leads() => self.make(None).await?,
+                Start::MakeFirst => return Ok(Start::MakeFirst),
+                Start::Refuse(_) | Start::Go => {}
             }
         }
-        self.sync().await
+        self.sync().await?;
+        Ok(Start::Go)
     }
 
     /// Brings ring, rotation and status in line with what is in the cluster. Called whenever a key Secret or the
-    /// SealingKey changes; calling it once more changes nothing.
+    /// SealingKey changes, and when this replica begins to lead; calling it once more changes nothing. A standby only
+    /// loads the ring.
     ///
     /// # Errors
     /// When the API server refuses; try again later.
     pub async fn sync(&self) -> Result<(), KeysError> {
         let mut loaded = self.load().await?;
+        if !self.leadership.leads() {
+            if !loaded.facts.is_empty() {
+                self.use_ring(Ring::new(loaded.keyring), loaded.facts.len());
+            }
+            return Ok(());
+        }
         let key = self.ensure_sealing_key().await?;
         let old = key.status.clone().unwrap_or_default();
         let annotation =
@@ -178,7 +220,9 @@ impl Keys {
             // Whoever deleted the last key can still put it back; dropping it now would only hasten the harm.
             tracing::error!("no key Secret holds a usable identity; working on with the keys in memory");
         } else {
-            self.replace_ring(keyring, &old, &facts).await;
+            let ring = Ring::new(keyring);
+            self.tell(&ring.fingerprint, &old, &facts).await?;
+            self.use_ring(ring, facts.len());
         }
         let report = KeyReport {
             generation: key.metadata.generation,
@@ -196,12 +240,19 @@ impl Keys {
         self.write_status(&key, &old, &new).await
     }
 
-    async fn replace_ring(&self, keyring: Keyring, old: &SealingKeyStatus, facts: &[KeyFact]) {
-        let ring = Ring::new(keyring);
-        if self.ring().fingerprint == ring.fingerprint {
-            return;
+    fn use_ring(&self, ring: Ring, keys: usize) {
+        if self.ring().fingerprint != ring.fingerprint {
+            self.replace(ring);
+            tracing::info!(keys, "keys loaded");
         }
-        self.replace(ring);
+    }
+
+    /// Puts on record what the SealingKey does not show yet. It outlives this replica, so nothing is told twice after
+    /// another one led; and `told` keeps a status that cannot be written from having it told again and again.
+    async fn tell(&self, ring: &str, old: &SealingKeyStatus, facts: &[KeyFact]) -> Result<(), KeysError> {
+        if *self.told.lock().unwrap_or_else(PoisonError::into_inner) == ring {
+            return Ok(());
+        }
         let known = |fp: &str| old.keys.iter().any(|k| k.fingerprint == fp);
         let mut records = Vec::new();
         // A key that the operator made is on record as such; one that appeared is recorded as accepted.
@@ -211,10 +262,13 @@ impl Keys {
         for gone in old.keys.iter().filter(|k| !facts.iter().any(|f| f.fingerprint == k.fingerprint)) {
             records.push(record(Action::KeyRetire, &gone.fingerprint));
         }
-        if let Err(error) = self.trail.record(records).await {
-            tracing::error!(error = chain(&error), "a change of keys is not on record");
+        match self.trail.record(records).await {
+            Ok(()) => {}
+            Err(NotRecorded::NotLeading(source)) => return Err(KeysError::NotLeading(source)),
+            Err(error) => tracing::error!(error = chain(&error), "a change of keys is not on record"),
         }
-        tracing::info!(keys = facts.len(), "keys loaded");
+        ring.clone_into(&mut self.told.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(())
     }
 
     /// Makes a key, as a Secret that nothing changes.
@@ -223,8 +277,12 @@ impl Keys {
         let fingerprint = identity.recipient().fingerprint().to_string();
         let action = if rotation.is_some() { Action::KeyRotate } else { Action::KeyCreate };
         // A key is not a release: rotation goes on while no sink takes records (I5), and says so.
-        if let Err(error) = self.trail.record(vec![record(action, &fingerprint)]).await {
-            tracing::error!(error = chain(&error), fingerprint, "a new sealing key is not on record");
+        match self.trail.record(vec![record(action, &fingerprint)]).await {
+            Ok(()) => {}
+            Err(NotRecorded::NotLeading(source)) => return Err(KeysError::NotLeading(source)),
+            Err(error) => {
+                tracing::error!(error = chain(&error), fingerprint, "a new sealing key is not on record");
+            }
         }
 
         let mut secret = self.key_secret(&identity, &fingerprint, rotation, self.clock.now());
@@ -350,11 +408,11 @@ impl Keys {
         Ok(())
     }
 
-    /// The key of all digests, made when it is not there.
+    /// The key of all digests. The leader makes it when it is not there; to a standby it is then none.
     ///
     /// # Errors
     /// When the API server refuses, or the Secret does not hold a key.
-    pub async fn digest_key(&self) -> Result<DigestKey, KeysError> {
+    pub async fn digest_key(&self) -> Result<Option<DigestKey>, KeysError> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let doing = "reading the digest key";
         for _ in 0..2 {
@@ -362,7 +420,10 @@ impl Keys {
                 let bytes = found.data.as_ref().and_then(|d| d.get(DIGEST_FIELD)).map(|b| b.0.as_slice());
                 let key = bytes.and_then(|b| <[u8; DigestKey::LEN]>::try_from(b).ok()).map(DigestKey::new);
                 wipe(&mut found);
-                return key.ok_or(KeysError::DigestKey);
+                return key.ok_or(KeysError::DigestKey).map(Some);
+            }
+            if !self.leadership.leads() {
+                return Ok(None);
             }
             let mut bytes = vec![0; DigestKey::LEN];
             getrandom::fill(&mut bytes).map_err(KeysError::Random)?;

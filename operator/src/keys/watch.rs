@@ -14,21 +14,24 @@ use sealedenv_crds::{SealingKey, names};
 use sealedenv_runtime::shutdown::Shutdown;
 
 use super::store::Keys;
+use crate::leader::NotLeading;
 use sealedenv_runtime::report::chain;
 
 /// How long to wait before trying again what failed.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Calls [`Keys::sync`] after every change until shutdown. Only metadata is watched: identities are read when they
+/// Calls [`Keys::sync`] after every change, and when this replica begins to lead, until shutdown. Only metadata is watched: identities are read when they
 /// are needed, and cached nowhere but in the ring.
 pub async fn follow(keys: Arc<Keys>, shutdown: Shutdown) {
     let changes = changes(keys.client(), keys.namespace());
     tokio::pin!(changes);
+    let mut roles = keys.leadership().roles();
     let mut retry = false;
     loop {
         let changed = tokio::select! {
             () = shutdown.triggered() => return,
             changed = changes.next() => changed,
+            role = roles.changed() => role.ok(),
             () = tokio::time::sleep(RETRY), if retry => Some(()),
         };
         if changed.is_none() {
@@ -36,6 +39,8 @@ pub async fn follow(keys: Arc<Keys>, shutdown: Shutdown) {
         }
         retry = match keys.sync().await {
             Ok(()) => false,
+            // Leadership was lost meanwhile: its change comes next.
+            Err(error) if NotLeading::is_in(&error) => false,
             Err(error) => {
                 tracing::warn!(error = chain(&error), "the sealing keys are not in line yet");
                 true

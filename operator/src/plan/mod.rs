@@ -178,6 +178,11 @@ pub fn is_settled(subject: &Subject<'_>, observed: &Observed) -> bool {
     }
 }
 
+/// Whether a status says that this very spec was handled, whatever came of it.
+pub fn is_handled(status: &SealedEnvStatus, input: &str) -> bool {
+    handled_input(status).is_some_and(|(handled, _)| handled == input)
+}
+
 /// The input that was handled, and the key set with which a part of it did not open.
 fn handled_input(status: &SealedEnvStatus) -> Option<(&str, Option<&str>)> {
     let handled = status.input.as_deref()?;

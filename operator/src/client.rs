@@ -1,0 +1,156 @@
+//! Clients of the API server.
+//!
+//! Everything that the operator writes goes through one of them, so here is where leadership is asked for: a request
+//! that changes something is sent only while it is certain, and given up when it is not any more. That makes it
+//! impossible to forget at a new write. Only the Lease itself is written without.
+
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use http::{Method, Request};
+use kube::client::retry::RetryPolicy;
+use kube::client::{Body, ClientBuilder};
+use kube::{Client, Config};
+use tower::buffer::BufferLayer;
+use tower::retry::RetryLayer;
+use tower::{BoxError, Layer, Service};
+
+use crate::leader::{Leadership, NotLeading, Write};
+
+/// No answer but that to a watch may take longer to begin.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// How often, at most, a request is repeated that the API server was too busy for (429, 503, 504). It says how long
+/// to wait; where it does not, the wait grows from the first to the second.
+const BUSY_AGAIN: u32 = 5;
+const BUSY_WAIT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
+
+/// Requests that may wait for a connection.
+const QUEUE: usize = 1024;
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nothing says where the API server is.
+    #[error("finding the API server")]
+    Config(#[source] kube::config::InferConfigError),
+    /// The configuration cannot be used.
+    #[error("setting up the connection to the API server")]
+    Setup(#[source] Box<kube::Error>),
+    /// The waits between repeated requests are not valid.
+    #[error("setting up how busy API servers are treated")]
+    Waits(#[source] kube::client::retry::InvalidBackoff),
+}
+
+/// No answer came.
+#[derive(Debug, thiserror::Error)]
+#[error("the API server did not answer within {} s", ANSWER.as_secs())]
+struct NoAnswer;
+
+/// The clients of this process.
+pub struct Clients {
+    /// Reads at any time, writes only while this replica leads.
+    pub work: Client,
+    /// For the Lease: no fence, no repetition, a connection of its own that no other work delays.
+    pub election: Client,
+}
+
+/// Finds the API server: by kubeconfig, or as a pod does.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn connect(leadership: &Leadership) -> Result<Clients, ConnectError> {
+    let mut config = Config::infer().await.map_err(ConnectError::Config)?;
+    // Ours stands outside the fence, so that each repetition passes it.
+    config.default_retry = false;
+    let build =
+        |config: Config| ClientBuilder::try_from(config).map_err(|e| ConnectError::Setup(Box::new(e)));
+    let election = build(config.clone())?.build();
+    let again = RetryPolicy::new(BUSY_WAIT.0, BUSY_WAIT.1, BUSY_AGAIN, true).map_err(ConnectError::Waits)?;
+    let work = build(config)?
+        .with_layer(&FenceLayer::new(leadership.clone()))
+        .with_layer(&BufferLayer::new(QUEUE))
+        .with_layer(&RetryLayer::new(again))
+        .build();
+    Ok(Clients { work, election })
+}
+
+/// Puts a [`Fence`] in front of a connection.
+#[derive(Clone)]
+pub struct FenceLayer(Leadership);
+
+impl FenceLayer {
+    /// For that leadership.
+    pub fn new(leadership: Leadership) -> Self {
+        Self(leadership)
+    }
+}
+
+impl<S> Layer<S> for FenceLayer {
+    type Service = Fence<S>;
+
+    fn layer(&self, inner: S) -> Fence<S> {
+        Fence { inner, leadership: self.0.clone() }
+    }
+}
+
+/// Lets requests that change something pass only while this replica leads.
+pub struct Fence<S> {
+    inner: S,
+    leadership: Leadership,
+}
+
+impl<S> Service<Request<Body>> for Fence<S>
+where
+    S: Service<Request<Body>>,
+    S::Future: Send + 'static,
+    S::Response: Send + 'static,
+    S::Error: Into<BoxError>,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<S::Response, BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if matches!(*request.method(), Method::GET | Method::HEAD) {
+            let bounded = !is_watch(&request);
+            let answer = self.inner.call(request).map(|a| a.map_err(Into::into));
+            return if bounded { in_time(answer).boxed() } else { answer.boxed() };
+        }
+        match self.leadership.begin_write() {
+            Ok(write) => {
+                let answer = self.inner.call(request).map(|a| a.map_err(Into::into));
+                in_time(while_leading(write, answer)).boxed()
+            }
+            Err(error) => futures::future::ready(Err(error.into())).boxed(),
+        }
+    }
+}
+
+fn is_watch(request: &Request<Body>) -> bool {
+    request.uri().query().is_some_and(|q| q.split('&').any(|pair| pair == "watch=true" || pair == "watch=1"))
+}
+
+async fn in_time<T>(answer: impl Future<Output = Result<T, BoxError>>) -> Result<T, BoxError> {
+    tokio::time::timeout(ANSWER, answer).await.map_err(|_| NoAnswer)?
+}
+
+/// Goes on with a write only while nobody else can lead. It may have waited for a connection, with the process stopped
+/// in between.
+async fn while_leading<T>(
+    write: Write,
+    answer: impl Future<Output = Result<T, BoxError>>,
+) -> Result<T, BoxError> {
+    let mut answer = pin!(answer);
+    std::future::poll_fn(|cx| {
+        if write.is_overdue() { Poll::Ready(Err(NotLeading.into())) } else { answer.as_mut().poll(cx) }
+    })
+    .await
+}
