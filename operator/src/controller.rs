@@ -4,13 +4,14 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use futures::stream::{self, Stream, StreamExt as _};
-use futures::{FutureExt as _, future};
+use futures::{FutureExt as _, TryStreamExt as _, future};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PartialObjectMeta};
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::{Action, Config, applier};
+use kube::runtime::controller::{Config, Error, applier};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
@@ -21,11 +22,14 @@ use sealedenv_crds::{SealedEnv, names};
 use sealedenv_runtime::readiness::Gate;
 use sealedenv_runtime::report::chain;
 use sealedenv_runtime::shutdown::Shutdown;
+use tracing::Instrument as _;
 
 use crate::known::Known;
 use crate::plan;
+use crate::queue::Pending;
 use crate::reconcile::{Context, ReconcileError, forget, reconcile, retry};
-use crate::undecodable::Undecodable;
+use crate::trace;
+use crate::undecodable::{Broken, Undecodable};
 
 /// Which namespaces are watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,37 +81,61 @@ pub async fn run(ctx: Arc<Context>, extent: Extent, workers: u16, synced: Synced
     let (secrets_ready, secrets_listed) = futures::channel::oneshot::channel();
     let secrets = secret_requests(&ctx, &extent, secrets_ready);
     let (store, envs) = env_requests(&ctx, &extent, synced);
+    ctx.metrics.objects.add(store.clone());
     let keys = key_requests(&ctx, store.clone());
+    let pending = ctx.metrics.pending.clone();
 
     let stop = {
         let shutdown = shutdown.clone();
         async move { shutdown.triggered().await }
     };
-    let queue: Requests = Box::pin(stream::select_all([secrets, envs, keys]).take_until(stop.boxed()));
+    let asked = pending.clone();
+    let requests = stream::select_all([secrets, envs, keys])
+        .inspect_ok(move |request| asked.add(&request.obj_ref, Instant::now()));
+    let queue: Requests = Box::pin(requests.take_until(stop.boxed()));
 
     // A worker that knows no Secrets would take each of them for deleted: wait for the first list. The queue must be
     // polled meanwhile, for the watches hang on it.
     let secrets_listed = secrets_listed.map(drop).shared();
     let work = move |known: Arc<Known>, ctx: Arc<Context>| {
         let listed = secrets_listed.clone();
+        let span = trace::span(&known);
         // On its own task, so that opening values uses all cores and a panic ends this one object only.
-        let task = tokio::spawn(async move {
-            listed.await;
-            reconcile(known, ctx).await
+        let task = tokio::spawn({
+            let (known, ctx) = (Arc::clone(&known), Arc::clone(&ctx));
+            async move {
+                listed.await;
+                ctx.metrics.pending.remove(&known.reference());
+                reconcile(known, ctx).await
+            }
+            .instrument(span.clone())
         });
-        async move { task.await.unwrap_or(Err(ReconcileError::Panicked)) }.boxed()
+        async move {
+            let done = task.await.unwrap_or(Err(ReconcileError::Panicked));
+            // Here and not in the applier's error policy: within the span, so that the log line has the same id.
+            Ok::<_, Infallible>(done.unwrap_or_else(|error| span.in_scope(|| retry(&known, &error, &ctx))))
+        }
+        .boxed()
     };
-    let error_policy =
-        |known: Arc<Known>, error: &ReconcileError, ctx: Arc<Context>| retry(&known, error, &ctx);
-    applier(work, error_policy, ctx, store, queue, Config::default().concurrency(workers))
-        .for_each(|outcome: Result<(ObjectRef<Known>, Action), _>| {
+    let never = |_: Arc<Known>, error: &Infallible, _: Arc<Context>| match *error {};
+    applier(work, never, ctx, store, queue, Config::default().concurrency(workers))
+        .for_each(|outcome| {
             if let Err(error) = outcome {
-                // Failures of the reconciler were told by `retry`; an object that is gone is no failure.
-                tracing::debug!(error = chain(&error), "controller");
+                gone(&error, &pending);
             }
             future::ready(())
         })
         .await;
+}
+
+/// Somebody asked for an object that is gone by now, which is no failure: a Secret often outlives its SealedEnv for a
+/// moment.
+fn gone(error: &Error<Infallible, Infallible>, pending: &Pending) {
+    if let Error::ObjectNotFound(reference) = error {
+        let namespace = reference.namespace.as_deref().unwrap_or_default();
+        pending.remove(&ObjectRef::new(&reference.name).within(namespace));
+    }
+    tracing::debug!(error = chain(error), "controller");
 }
 
 /// Secrets by their metadata: each change concerns the SealedEnv that the Secret names.
@@ -151,7 +179,8 @@ fn env_requests(ctx: &Arc<Context>, extent: &Extent, synced: Synced) -> (Store<K
     let events = watcher(api, watcher::Config::default().page_size(100)).default_backoff();
     let undecodable = Undecodable::start(Arc::clone(ctx));
     // Not by `Store::wait_until_ready`: it wakes only the last of several waiters, and the applier is one.
-    let intake = Intake { undecodable, ctx: Arc::clone(ctx), writer, synced: Some(synced) };
+    let broken = Broken::default();
+    let intake = Intake { undecodable, broken, ctx: Arc::clone(ctx), writer, synced: Some(synced) };
     let requests = events
         .scan(intake, |intake, event| future::ready(Some(intake.take(event))))
         .flat_map(|references| stream::iter(references.into_iter().map(request)));
@@ -163,6 +192,7 @@ struct Intake {
     ctx: Arc<Context>,
     writer: Writer<Known>,
     undecodable: Undecodable,
+    broken: Broken,
     synced: Option<Synced>,
 }
 
@@ -176,10 +206,20 @@ impl Intake {
                 tracing::warn!(error = chain(&error), "the watch of SealedEnvs is interrupted");
                 return None;
             }
-            Ok(Event::Init) => (Event::Init, None),
-            Ok(Event::InitDone) => (Event::InitDone, None),
+            Ok(Event::Init) => {
+                self.broken.relist();
+                (Event::Init, None)
+            }
+            Ok(Event::InitDone) => {
+                self.ctx.metrics.undecodable(self.broken.relisted());
+                (Event::InitDone, None)
+            }
             Ok(Event::InitApply(env)) => {
-                let known = self.strip(env)?;
+                let reference = ObjectRef::new(&env.name_any()).within(&env.namespace().unwrap_or_default());
+                let Some(known) = self.strip(env) else {
+                    self.broken.listed(reference);
+                    return None;
+                };
                 let reference = known.reference();
                 (Event::InitApply(known), Some(reference))
             }
@@ -187,14 +227,17 @@ impl Intake {
                 let reference = ObjectRef::new(&env.name_any()).within(&env.namespace().unwrap_or_default());
                 let Some(known) = self.strip(env) else {
                     self.remove(&reference);
+                    self.ctx.metrics.undecodable(self.broken.is(reference, true));
                     return None;
                 };
+                self.ctx.metrics.undecodable(self.broken.is(reference.clone(), false));
                 (Event::Apply(known), Some(reference))
             }
             Ok(Event::Delete(env)) => {
                 let reference = ObjectRef::new(&env.name_any()).within(&env.namespace().unwrap_or_default());
                 self.deleted(&reference);
                 self.remove(&reference);
+                self.ctx.metrics.undecodable(self.broken.is(reference, false));
                 return None;
             }
         };
@@ -245,11 +288,12 @@ impl Intake {
                 sealedenv_crds::DeletionPolicy::Retain => "Retained",
             });
         let trail = self.ctx.trail.clone();
-        tokio::spawn(async move {
+        let recording = async move {
             if let Err(error) = trail.record(vec![record]).await {
                 tracing::error!(error = chain(&error), "a deletion is not on record");
             }
-        });
+        };
+        tokio::spawn(recording.instrument(trace::span(&known)));
     }
 }
 

@@ -4,6 +4,7 @@
 //! - [`opened`] and [`digest`] prepare their input, also purely.
 //! - [`reconcile`](mod@reconcile) looks, asks `plan`, records, writes and tells; `apply` does the writes.
 //! - [`controller`] turns watches into a queue of objects; [`known`] and [`secrets`] are what it remembers.
+//! - [`metrics`] counts; [`queue`] and [`objects`] are what it looks at when it is asked.
 //! - [`run`](mod@run) wires it all to flags, signals and servers.
 
 mod apply;
@@ -16,12 +17,15 @@ pub mod keys;
 pub mod known;
 pub mod metrics;
 pub mod notices;
+pub mod objects;
 pub mod opened;
 pub mod plan;
+pub mod queue;
 pub mod reason;
 pub mod reconcile;
 pub mod run;
 pub mod secrets;
+pub mod trace;
 pub mod trail;
 pub mod undecodable;
 

@@ -51,7 +51,13 @@ impl Notices {
         tokio::spawn(async move {
             while let Some((regarding, event)) = receive.recv().await {
                 if let Err(error) = recorder.publish(&event, &regarding).await {
-                    tracing::warn!(error = chain(&error), reason = event.reason, "an Event was not sent");
+                    tracing::warn!(
+                        namespace = regarding.namespace,
+                        object = regarding.name,
+                        error = chain(&error),
+                        reason = event.reason,
+                        "an Event was not sent"
+                    );
                 }
             }
         });

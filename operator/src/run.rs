@@ -4,10 +4,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser as _;
-use kube::Client;
+use kube::client::ClientBuilder;
+use kube::config::InferConfigError;
+use kube::{Client, Config};
 use sealedenv_audit::{
     Action, Actor, ActorKind, AuditError, FileSink, Log, Outcome, Record, Rotation, Sink, StdoutSink,
 };
+use sealedenv_runtime::api::ApiMetrics;
 use sealedenv_runtime::readiness::{Gate, Readiness};
 use sealedenv_runtime::report::chain;
 use sealedenv_runtime::shutdown::{self, Shutdown};
@@ -19,7 +22,7 @@ use crate::controller::{self, Extent};
 use crate::keys::store::{Keys, KeysError};
 use crate::keys::watch::follow;
 use crate::known::{Waiting, Written};
-use crate::metrics::Metrics;
+use crate::metrics::{METRICS_PREFIX, Metrics};
 use crate::notices::Notices;
 use crate::reconcile::Context;
 use crate::secrets::Secrets;
@@ -40,8 +43,11 @@ pub enum RunError {
     /// Signals could not be caught.
     #[error("catching signals")]
     Signals(#[source] std::io::Error),
-    /// No API client could be made.
+    /// There is no configuration of an API client.
     #[error("finding the API server")]
+    Config(#[source] Box<InferConfigError>),
+    /// No API client could be made.
+    #[error("making an API client")]
     Client(#[source] Box<kube::Error>),
     /// The audit trail could not be opened.
     #[error("opening the audit trail")]
@@ -63,7 +69,9 @@ impl RunError {
     fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Keys(error) => error.hint(),
-            Self::Client(_) => Some("run it in a pod with a ServiceAccount, or set KUBECONFIG"),
+            Self::Config(_) | Self::Client(_) => {
+                Some("run it in a pod with a ServiceAccount, or set KUBECONFIG")
+            }
             Self::Audit(AuditError::NoSink) => Some(
                 "give --audit-file or --audit-stdout, or accept the loss with --audit-failure-policy=open",
             ),
@@ -77,6 +85,7 @@ impl RunError {
             Self::Keys(KeysError::NoKey(_)) => ExitCode::from(EXIT_NO_KEY),
             Self::Log(_)
             | Self::Signals(_)
+            | Self::Config(_)
             | Self::Client(_)
             | Self::Audit(_)
             | Self::Keys(_)
@@ -115,17 +124,22 @@ async fn run(args: Args) -> Result<(), RunError> {
     let clock = Clock::system();
 
     let build = registry::Build { version: env!("CARGO_PKG_VERSION").into(), component: crate::ACTOR.into() };
-    let mut registry = registry::registry("sealedenv_operator", &build);
+    let mut registry = registry::registry(METRICS_PREFIX, &build);
     let metrics = Metrics::register(&mut registry);
+    metrics.objects.limit(args.object_series);
+    let api = ApiMetrics::register(&mut registry);
     let readiness = Readiness::new();
     let (keys_gate, sync_gate) = (readiness.gate("keys"), readiness.gate("sync"));
     let admin = tokio::spawn(admin::serve(args.http_listen, readiness, Arc::new(registry), shutdown.clone()));
 
-    let trail = Trail::new(Arc::new(open_log(&args)?), clock.clone());
-    let client = Client::try_default().await.map_err(|e| RunError::Client(Box::new(e)))?;
+    let log = Arc::new(open_log(&args)?);
+    metrics.follow(&log);
+    let trail = Trail::new(log, clock.clone());
+    let client = client(&api).await?;
     let notices = Notices::start(client.clone(), Some(args.instance.clone()));
     let namespace = args.namespace.clone();
-    let keys = Arc::new(Keys::new(client.clone(), namespace, clock.clone(), trail.clone(), notices.clone()));
+    let keys = Keys::new(client.clone(), namespace, clock.clone(), trail.clone(), notices.clone());
+    let keys = Arc::new(keys.with_metrics(metrics.clone()));
     let extents = extents(&args);
     keys.start(args.generate_key.into(), &extents).await?;
     keys_gate.set(true);
@@ -176,6 +190,13 @@ async fn run(args: Args) -> Result<(), RunError> {
         tracing::warn!(error = chain(&error), "the stop is not on record");
     }
     Ok(())
+}
+
+/// A client whose requests are counted.
+async fn client(metrics: &ApiMetrics) -> Result<Client, RunError> {
+    let config = Config::infer().await.map_err(|e| RunError::Config(Box::new(e)))?;
+    let builder = ClientBuilder::try_from(config).map_err(|e| RunError::Client(Box::new(e)))?;
+    Ok(builder.with_layer(metrics).build())
 }
 
 /// Where SealedEnvs are watched.

@@ -20,6 +20,7 @@ use crate::apply::{merge_patch, plain, wipe};
 use crate::clock::Clock;
 use crate::controller::Extent;
 use crate::digest::DigestKey;
+use crate::metrics::Metrics;
 use crate::notices::{Notices, Regarding};
 use crate::trail::Trail;
 use sealedenv_runtime::report::chain;
@@ -88,6 +89,7 @@ pub struct Keys {
     clock: Clock,
     trail: Trail,
     notices: Notices,
+    metrics: Metrics,
     ring: RwLock<Arc<Ring>>,
     changed: watch::Sender<String>,
 }
@@ -103,7 +105,14 @@ impl Keys {
     /// No keys yet; [`Keys::start`] loads them.
     pub fn new(client: Client, namespace: String, clock: Clock, trail: Trail, notices: Notices) -> Self {
         let ring = RwLock::new(Arc::new(Ring::new(Keyring::new(Vec::new()))));
-        Self { client, namespace, clock, trail, notices, ring, changed: watch::Sender::new(String::new()) }
+        let (metrics, changed) = (Metrics::default(), watch::Sender::new(String::new()));
+        Self { client, namespace, clock, trail, notices, metrics, ring, changed }
+    }
+
+    /// Tells of the keys in these metrics.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -174,6 +183,8 @@ impl Keys {
         }
         let Loaded { keyring, facts, unusable } = loaded;
         let from_memory = facts.is_empty();
+        self.metrics
+            .keys(facts.len(), decide::current(&facts).and_then(|key| key.made_at.or(key.created_at)));
         if from_memory {
             // Whoever deleted the last key can still put it back; dropping it now would only hasten the harm.
             tracing::error!("no key Secret holds a usable identity; working on with the keys in memory");
