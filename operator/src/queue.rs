@@ -95,8 +95,12 @@ mod tests {
     fn room_for_many_is_given_back() {
         let (pending, now) = (Pending::default(), Instant::now());
         let all: Vec<_> = (0..10_000).map(|i| ObjectRef::<Known>::new(&i.to_string())).collect();
-        all.iter().for_each(|one| pending.add(one, now));
-        all.iter().for_each(|one| pending.remove(one));
+        for one in &all {
+            pending.add(one, now);
+        }
+        for one in &all {
+            pending.remove(one);
+        }
         assert!(pending.lock().capacity() <= 4096);
     }
 }
