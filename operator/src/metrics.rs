@@ -94,6 +94,7 @@ pub struct Metrics {
     keys: Gauge,
     key_made: Family<NoLabels, Gauge>,
     undecodable: Gauge,
+    leader: Gauge,
     /// What waits for a worker.
     pub pending: Pending,
     /// The state of each object.
@@ -143,6 +144,7 @@ impl Default for Metrics {
             keys: Gauge::default(),
             key_made: Family::default(),
             undecodable: Gauge::default(),
+            leader: Gauge::default(),
             pending: Pending::default(),
             objects: Objects::default(),
         };
@@ -196,6 +198,9 @@ impl Metrics {
             "SealedEnvs that do not decode as this version's, and are left alone",
             all.undecodable,
         );
+        registry.register("leader", "Whether this replica leads: 1 or 0", all.leader);
+        // There is one replica, and it leads.
+        metrics.leader.set(1);
         registry.register_collector(Box::new(all.records));
         registry.register_collector(Box::new(all.pending));
         registry.register_collector(Box::new(all.objects));
