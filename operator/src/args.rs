@@ -44,6 +44,10 @@ pub struct Args {
     #[arg(long, env = "SEALEDENV_HTTP_LISTEN", default_value = "0.0.0.0:8080")]
     pub http_listen: SocketAddr,
 
+    /// How many SealedEnvs have series of their own in /metrics; those that are not ready come first. 0 for none.
+    #[arg(long, env = "SEALEDENV_OBJECT_SERIES", default_value_t = 1000)]
+    pub object_series: usize,
+
     /// Append the audit trail to this file.
     #[arg(long, env = "SEALEDENV_AUDIT_FILE")]
     pub audit_file: Option<PathBuf>,

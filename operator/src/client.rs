@@ -14,6 +14,7 @@ use http::{Method, Request};
 use kube::client::retry::RetryPolicy;
 use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
+use sealedenv_runtime::api::ApiMetrics;
 use tower::buffer::BufferLayer;
 use tower::retry::RetryLayer;
 use tower::{BoxError, Layer, Service};
@@ -58,19 +59,20 @@ pub struct Clients {
     pub election: Client,
 }
 
-/// Finds the API server: by kubeconfig, or as a pod does.
+/// Finds the API server: by kubeconfig, or as a pod does. Every request, repeated or not, is counted in `metrics`.
 ///
 /// # Errors
 /// [`ConnectError`].
-pub async fn connect(leadership: &Leadership) -> Result<Clients, ConnectError> {
+pub async fn connect(leadership: &Leadership, metrics: &ApiMetrics) -> Result<Clients, ConnectError> {
     let mut config = Config::infer().await.map_err(ConnectError::Config)?;
     // Ours stands outside the fence, so that each repetition passes it.
     config.default_retry = false;
     let build =
         |config: Config| ClientBuilder::try_from(config).map_err(|e| ConnectError::Setup(Box::new(e)));
-    let election = build(config.clone())?.build();
+    let election = build(config.clone())?.with_layer(metrics).build();
     let again = RetryPolicy::new(BUSY_WAIT.0, BUSY_WAIT.1, BUSY_AGAIN, true).map_err(ConnectError::Waits)?;
     let work = build(config)?
+        .with_layer(metrics)
         .with_layer(&FenceLayer::new(leadership.clone()))
         .with_layer(&BufferLayer::new(QUEUE))
         .with_layer(&RetryLayer::new(again))

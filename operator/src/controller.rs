@@ -5,13 +5,14 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use futures::stream::{self, Stream, StreamExt as _};
-use futures::{FutureExt as _, future};
+use futures::{FutureExt as _, TryStreamExt as _, future};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PartialObjectMeta};
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::{Action, Config, applier};
+use kube::runtime::controller::{Action, Config, Error, applier};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
@@ -22,13 +23,16 @@ use sealedenv_crds::{SealedEnv, names};
 use sealedenv_runtime::readiness::Gate;
 use sealedenv_runtime::report::chain;
 use sealedenv_runtime::shutdown::Shutdown;
+use tracing::Instrument as _;
 
 use crate::departed::Departed;
 use crate::known::Known;
 use crate::leader::Role;
 use crate::plan;
+use crate::queue::Pending;
 use crate::reconcile::{Context, ReconcileError, forget, reconcile, retry};
-use crate::undecodable::Undecodable;
+use crate::trace;
+use crate::undecodable::{Broken, Undecodable};
 
 /// Which namespaces are watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,14 +85,19 @@ pub async fn run(ctx: Arc<Context>, extent: Extent, workers: u16, synced: Synced
     let secrets = secret_requests(&ctx, &extent, secrets_ready);
     let departed = Departed::new(ctx.trail.clone(), ctx.leadership.clone());
     let (store, envs) = env_requests(&ctx, &extent, departed.clone(), synced);
+    ctx.metrics.objects.add(store.clone());
     let keys = key_requests(&ctx, store.clone());
     let term = term_requests(&ctx, departed, store.clone());
+    let pending = ctx.metrics.pending.clone();
 
     let stop = {
         let shutdown = shutdown.clone();
         async move { shutdown.triggered().await }
     };
-    let queue: Requests = Box::pin(stream::select_all([secrets, envs, keys, term]).take_until(stop.boxed()));
+    let asked = pending.clone();
+    let requests = stream::select_all([secrets, envs, keys, term])
+        .inspect_ok(move |request| asked.add(&request.obj_ref, Instant::now()));
+    let queue: Requests = Box::pin(requests.take_until(stop.boxed()));
 
     // A worker that knows no Secrets would take each of them for deleted: wait for the first list. The queue must be
     // polled meanwhile, for the watches hang on it.
@@ -96,27 +105,47 @@ pub async fn run(ctx: Arc<Context>, extent: Extent, workers: u16, synced: Synced
     let work = move |known: Arc<Known>, ctx: Arc<Context>| {
         // A standby does nothing. What it passes over here comes again when it leads.
         if !ctx.leadership.leads() {
+            ctx.metrics.pending.remove(&known.reference());
             return future::ready(Ok(Action::await_change())).boxed();
         }
         let listed = secrets_listed.clone();
+        let span = trace::span(&known);
         // On its own task, so that opening values uses all cores and a panic ends this one object only.
-        let task = tokio::spawn(async move {
-            listed.await;
-            reconcile(known, ctx).await
+        let task = tokio::spawn({
+            let (known, ctx) = (Arc::clone(&known), Arc::clone(&ctx));
+            async move {
+                listed.await;
+                ctx.metrics.pending.remove(&known.reference());
+                reconcile(known, ctx).await
+            }
+            .instrument(span.clone())
         });
-        async move { task.await.unwrap_or(Err(ReconcileError::Panicked)) }.boxed()
+        async move {
+            let done = task.await.unwrap_or(Err(ReconcileError::Panicked));
+            // Here and not in the applier's error policy: within the span, so that the log line has the same id.
+            Ok::<_, Infallible>(done.unwrap_or_else(|error| span.in_scope(|| retry(&known, &error, &ctx))))
+        }
+        .boxed()
     };
-    let error_policy =
-        |known: Arc<Known>, error: &ReconcileError, ctx: Arc<Context>| retry(&known, error, &ctx);
-    applier(work, error_policy, ctx, store, queue, Config::default().concurrency(workers))
-        .for_each(|outcome: Result<(ObjectRef<Known>, Action), _>| {
+    let never = |_: Arc<Known>, error: &Infallible, _: Arc<Context>| match *error {};
+    applier(work, never, ctx, store, queue, Config::default().concurrency(workers))
+        .for_each(|outcome| {
             if let Err(error) = outcome {
-                // Failures of the reconciler were told by `retry`; an object that is gone is no failure.
-                tracing::debug!(error = chain(&error), "controller");
+                gone(&error, &pending);
             }
             future::ready(())
         })
         .await;
+}
+
+/// Somebody asked for an object that is gone by now, which is no failure: a Secret often outlives its SealedEnv for a
+/// moment.
+fn gone(error: &Error<Infallible, Infallible>, pending: &Pending) {
+    if let Error::ObjectNotFound(reference) = error {
+        let namespace = reference.namespace.as_deref().unwrap_or_default();
+        pending.remove(&ObjectRef::new(&reference.name).within(namespace));
+    }
+    tracing::debug!(error = chain(error), "controller");
 }
 
 /// Secrets by their metadata: each change concerns the SealedEnv that the Secret names.
@@ -167,6 +196,7 @@ fn env_requests(
     // Not by `Store::wait_until_ready`: it wakes only the last of several waiters, and the applier is one.
     let intake = Intake {
         undecodable,
+        broken: Broken::default(),
         departed,
         ctx: Arc::clone(ctx),
         writer,
@@ -187,6 +217,7 @@ struct Intake {
     departed: Departed,
     /// What the list that is coming in has shown so far.
     listed: Vec<ObjectRef<Known>>,
+    broken: Broken,
     synced: Option<Synced>,
 }
 
@@ -203,6 +234,7 @@ impl Intake {
             }
             Ok(Event::Init) => {
                 self.listed.clear();
+                self.broken.relist();
                 self.writer.apply_watcher_event(&Event::Init);
                 Vec::new()
             }
@@ -210,7 +242,10 @@ impl Intake {
                 let reference = ObjectRef::new(&env.name_any()).within(&env.namespace().unwrap_or_default());
                 match self.strip(env) {
                     Some(known) => self.writer.apply_watcher_event(&Event::InitApply(known)),
-                    None => forget(&self.ctx, &reference),
+                    None => {
+                        self.broken.listed(reference.clone());
+                        forget(&self.ctx, &reference);
+                    }
                 }
                 self.listed.push(reference);
                 Vec::new()
@@ -220,8 +255,10 @@ impl Intake {
                 let reference = ObjectRef::new(&env.name_any()).within(&env.namespace().unwrap_or_default());
                 let Some(known) = self.strip(env) else {
                     self.remove(&reference);
+                    self.ctx.metrics.undecodable(self.broken.is(reference, true));
                     return Vec::new();
                 };
+                self.ctx.metrics.undecodable(self.broken.is(reference.clone(), false));
                 self.writer.apply_watcher_event(&Event::Apply(known));
                 vec![reference]
             }
@@ -229,6 +266,7 @@ impl Intake {
                 let reference = ObjectRef::new(&env.name_any()).within(&env.namespace().unwrap_or_default());
                 self.deleted(&reference);
                 self.remove(&reference);
+                self.ctx.metrics.undecodable(self.broken.is(reference, false));
                 Vec::new()
             }
         }
@@ -247,6 +285,7 @@ impl Intake {
             }
         }
         self.writer.apply_watcher_event(&Event::InitDone);
+        self.ctx.metrics.undecodable(self.broken.relisted());
         if let Some(synced) = self.synced.take() {
             synced.one_more();
         }

@@ -5,6 +5,7 @@
 //! - [`reconcile`](mod@reconcile) looks, asks `plan`, records, writes and tells; `apply` does the writes.
 //! - [`controller`] turns watches into a queue of objects; [`known`] and [`secrets`] are what it remembers.
 //! - [`leader`] decides which replica works; [`client`] lets no write pass without that.
+//! - [`metrics`] counts; [`queue`] and [`objects`] are what it looks at when it is asked.
 //! - [`run`](mod@run) wires it all to flags, signals and servers.
 
 mod apply;
@@ -20,12 +21,15 @@ pub mod known;
 pub mod leader;
 pub mod metrics;
 pub mod notices;
+pub mod objects;
 pub mod opened;
 pub mod plan;
+pub mod queue;
 pub mod reason;
 pub mod reconcile;
 pub mod run;
 pub mod secrets;
+pub mod trace;
 pub mod trail;
 pub mod undecodable;
 

@@ -53,9 +53,13 @@ impl Notices {
             while let Some((regarding, event)) = receive.recv().await {
                 match recorder.publish(&event, &regarding).await {
                     // The new leader tells what it does itself.
-                    Err(error) if !NotLeading::is_in(&error) => {
-                        tracing::warn!(error = chain(&error), reason = event.reason, "an Event was not sent");
-                    }
+                    Err(error) if !NotLeading::is_in(&error) => tracing::warn!(
+                        namespace = regarding.namespace,
+                        object = regarding.name,
+                        error = chain(&error),
+                        reason = event.reason,
+                        "an Event was not sent"
+                    ),
                     _ => {}
                 }
             }

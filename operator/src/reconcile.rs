@@ -1,13 +1,13 @@
 //! One SealedEnv: look, decide, record, write, tell.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::api::Api;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource as _};
-use sealedenv_crds::{OnKeyError, SealedEnv, SealedEnvSpec, SealedEnvStatus};
+use sealedenv_crds::{OnKeyError, SealedEnv, SealedEnvSpec, SealedEnvStatus, condition};
 use sealedenv_runtime::report::chain;
 use sealedenv_seal::OpenPolicy;
 
@@ -17,7 +17,7 @@ use crate::digest::DigestKey;
 use crate::keys::store::Keys;
 use crate::known::{Known, Values, Waiting, Written};
 use crate::leader::{Leadership, NotLeading};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Outcome};
 use crate::notices::Notices;
 use crate::opened::{Opened, open_all};
 use crate::plan::{self, Observed, Ownership, Plan, SecretFacts, Step, Subject};
@@ -93,6 +93,32 @@ pub enum ReconcileError {
 /// # Errors
 /// [`ReconcileError`]; the caller retries with backoff. Nothing is half done that the next run does not finish.
 pub async fn reconcile(known: Arc<Known>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
+    let begun = Instant::now();
+    let done = work_on(known, &ctx).await;
+    let outcome = done.as_ref().map_or(Outcome::Error, |done| done.outcome);
+    ctx.metrics.ended(outcome, begun.elapsed());
+    done.map(|done| done.action)
+}
+
+/// A reconcile that came to an end.
+struct Done {
+    outcome: Outcome,
+    action: Action,
+}
+
+impl Done {
+    fn gone() -> Self {
+        Self { outcome: Outcome::Gone, action: Action::await_change() }
+    }
+
+    /// With this status written.
+    fn with(status: &SealedEnvStatus, action: Action) -> Self {
+        let ready = condition::status_of(&status.conditions, condition::READY) == Some("True");
+        Self { outcome: if ready { Outcome::Ready } else { Outcome::NotReady }, action }
+    }
+}
+
+async fn work_on(known: Arc<Known>, ctx: &Context) -> Result<Done, ReconcileError> {
     let (mut known, mut status) = (known, SealedEnvStatus::default());
     let mut secret: Option<Look> = None;
     for _ in 0..ATTEMPTS {
@@ -100,42 +126,42 @@ pub async fn reconcile(known: Arc<Known>, ctx: Arc<Context>) -> Result<Action, R
         let ring = ctx.keys.ring();
         {
             let subject = known.subject(&known.spec, &status);
-            let observed = observe(&ctx, &subject, &ring.fingerprint);
+            let observed = observe(ctx, &subject, &ring.fingerprint);
             if secret.is_none() && plan::is_settled(&subject, &observed) {
                 ctx.waiting.forget(&known.reference());
                 ctx.failures.reset(&known.reference());
-                return Ok(Action::await_change());
+                return Ok(Done { outcome: Outcome::Unchanged, action: Action::await_change() });
             }
         }
-        let Some((fresh, spec)) = whole(&ctx, &known).await? else {
-            return Ok(Action::await_change());
+        let Some((fresh, spec)) = whole(ctx, &known).await? else {
+            return Ok(Done::gone());
         };
         known = fresh;
         status.clone_from(&ctx.written.latest(&known));
         let subject = known.subject(&spec, &status);
         let opened = open_all(subject.namespace, subject.name, &spec, &ring.keyring, OpenPolicy::default());
         ctx.metrics.opened(&opened);
-        let mut observed = observe(&ctx, &subject, &ring.fingerprint);
+        let mut observed = observe(ctx, &subject, &ring.fingerprint);
         if secret.is_some() || needs_content(&subject, &observed, &opened) {
-            look(&ctx, &subject, &mut observed).await?;
+            look(ctx, &subject, &mut observed).await?;
         }
         let plan = plan::plan(ctx.clock.seconds(), &subject, observed, opened, &ctx.digests);
-        match carry_out(&ctx, &known, &subject, plan).await {
-            Ok(action) => {
+        match carry_out(ctx, &known, &subject, plan).await {
+            Ok(done) => {
                 ctx.failures.reset(&known.reference());
-                return Ok(action);
+                return Ok(done);
             }
             Err(ReconcileError::Write(WriteError::Stale)) => {
                 // Something is not as we knew it: decide again on a fresh read.
                 secret = Some(Look);
                 ctx.waiting.forget(&known.reference());
-                known = match reread(&ctx, &known).await? {
+                known = match reread(ctx, &known).await? {
                     Some(known) => known,
-                    None => return Ok(Action::await_change()),
+                    None => return Ok(Done::gone()),
                 };
             }
             Err(ReconcileError::Write(WriteError::Secret { name, source })) => {
-                return refused(&ctx, &known, &subject, name, source).await;
+                return refused(ctx, &known, &subject, name, source).await;
             }
             Err(error) => return Err(error),
         }
@@ -150,7 +176,7 @@ async fn refused(
     subject: &Subject<'_>,
     name: String,
     source: Box<kube::Error>,
-) -> Result<Action, ReconcileError> {
+) -> Result<Done, ReconcileError> {
     if NotLeading::is_in(&*source) {
         return Err(WriteError::Secret { name, source }.into());
     }
@@ -159,7 +185,7 @@ async fn refused(
         && status.message.contains("because it is being terminated")
     {
         // The namespace goes, and the object with it.
-        return Ok(Action::await_change());
+        return Ok(Done::gone());
     }
     let answer = match &*source {
         kube::Error::Api(status) => Some((status.code, status.reason.clone())),
@@ -189,8 +215,8 @@ async fn refused(
         ctx.notices.tell(subject, vec![plan::Notice { warning: true, reason, message }]);
     }
     if invalid {
-        ctx.metrics.reconciled(&status);
-        return Ok(Action::requeue(crate::backoff::jitter(INVALID_RECHECK, subject.uid)));
+        let again = Action::requeue(crate::backoff::jitter(INVALID_RECHECK, subject.uid));
+        return Ok(Done::with(&status, again));
     }
     Err(WriteError::Secret { name, source }.into())
 }
@@ -265,7 +291,7 @@ async fn carry_out(
     known: &Known,
     subject: &Subject<'_>,
     plan: Plan,
-) -> Result<Action, ReconcileError> {
+) -> Result<Done, ReconcileError> {
     let Plan { mut status, steps, records, notices, requeue } = plan;
     if let Err(error) = ctx.trail.record(records).await {
         if matches!(error, NotRecorded::NotLeading(_)) {
@@ -294,11 +320,11 @@ async fn carry_out(
         }
     }
     write_status(ctx, known, subject, &status).await?;
-    ctx.metrics.reconciled(&status);
     ctx.notices.tell(subject, notices);
-    Ok(requeue.map_or_else(Action::await_change, |after| {
+    let action = requeue.map_or_else(Action::await_change, |after| {
         Action::requeue(crate::backoff::jitter(after, subject.uid))
-    }))
+    });
+    Ok(Done::with(&status, action))
 }
 
 async fn write_status(
@@ -320,6 +346,7 @@ pub fn forget(ctx: &Context, reference: &ObjectRef<Known>) {
     ctx.waiting.forget(reference);
     ctx.written.forget(reference);
     ctx.failures.reset(reference);
+    ctx.metrics.pending.remove(reference);
 }
 
 /// When to try again after a failure.
@@ -330,10 +357,8 @@ pub fn retry(known: &Known, error: &ReconcileError, ctx: &Context) -> Action {
         return Action::await_change();
     }
     let after = ctx.failures.next(&known.reference(), known.meta().uid.as_deref().unwrap_or_default());
-    ctx.metrics.failed();
+    ctx.metrics.failed(error);
     tracing::warn!(
-        namespace = known.namespace(),
-        name = known.name(),
         error = chain(error),
         retry_seconds = after.as_secs_f32(),
         "SealedEnv will be tried again"

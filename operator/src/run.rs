@@ -9,6 +9,7 @@ use kube::Client;
 use sealedenv_audit::{
     Action, Actor, ActorKind, AuditError, FileSink, Log, Outcome, Record, Rotation, Sink, StdoutSink,
 };
+use sealedenv_runtime::api::ApiMetrics;
 use sealedenv_runtime::readiness::{Gate, Readiness};
 use sealedenv_runtime::report::chain;
 use sealedenv_runtime::shutdown::{self, Shutdown};
@@ -30,7 +31,7 @@ use crate::leader::decide::Timing;
 use crate::leader::elect::{self, Candidate};
 use crate::leader::lease::LeaseApi;
 use crate::leader::{Leadership, Role};
-use crate::metrics::Metrics;
+use crate::metrics::{METRICS_PREFIX, Metrics};
 use crate::notices::Notices;
 use crate::reconcile::Context;
 use crate::secrets::Secrets;
@@ -137,8 +138,10 @@ async fn run(args: Args) -> Result<(), RunError> {
     let clock = Clock::system();
 
     let build = registry::Build { version: env!("CARGO_PKG_VERSION").into(), component: crate::ACTOR.into() };
-    let mut registry = registry::registry("sealedenv_operator", &build);
+    let mut registry = registry::registry(METRICS_PREFIX, &build);
     let metrics = Metrics::register(&mut registry);
+    metrics.objects.limit(args.object_series);
+    let api = ApiMetrics::register(&mut registry);
     let readiness = Readiness::new();
     let (keys_gate, sync_gate) = (readiness.gate("keys"), readiness.gate("sync"));
     let admin = tokio::spawn(admin::serve(args.http_listen, readiness, Arc::new(registry), shutdown.clone()));
@@ -146,17 +149,20 @@ async fn run(args: Args) -> Result<(), RunError> {
     let steady = Steady::system();
     let leadership =
         if args.leader_elect { Leadership::elected(steady.clone()) } else { Leadership::alone() };
-    let trail = Trail::new(Arc::new(open_log(&args)?), clock.clone(), leadership.clone());
-    let clients = client::connect(&leadership).await?;
+    let log = Arc::new(open_log(&args)?);
+    metrics.follow(&log);
+    let trail = Trail::new(log, clock.clone(), leadership.clone());
+    let clients = client::connect(&leadership, &api).await?;
     let notices = Notices::start(clients.work.clone(), Some(args.instance.clone()));
-    let keys = Arc::new(Keys::new(
+    let keys = Keys::new(
         clients.work.clone(),
         args.namespace.clone(),
         clock.clone(),
         trail.clone(),
         notices.clone(),
         leadership.clone(),
-    ));
+    );
+    let keys = Arc::new(keys.with_metrics(metrics.clone()));
     // Before the election: a replica that has no key to work with must not hold the Lease either.
     let extents = extents(&args);
     let start = keys.start(args.generate_key.into(), &extents).await?;

@@ -1,7 +1,7 @@
 //! SealedEnvs that do not decode, for example after a CRD was changed by hand: each is reported on itself, and the
 //! watch goes on for all others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -13,6 +13,7 @@ use sealedenv_runtime::report::chain;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use crate::known::Known;
 use crate::leader::NotLeading;
 use crate::notices::Regarding;
 use crate::plan::conditions;
@@ -97,6 +98,43 @@ pub fn verdict(now: Timestamp, generation: Option<i64>, current: &[Condition]) -
     condition::merge(now, generation, current, conditions(Reason::Undecodable, MESSAGE.into()))
 }
 
+type Reference = kube::runtime::reflector::ObjectRef<Known>;
+
+/// Which objects do not decode right now. Each change says by how many there are more.
+#[derive(Default)]
+pub struct Broken {
+    now: HashSet<Reference>,
+    listing: HashSet<Reference>,
+}
+
+impl Broken {
+    /// A list begins.
+    pub fn relist(&mut self) {
+        self.listing.clear();
+    }
+
+    /// The list shows one that does not decode.
+    pub fn listed(&mut self, reference: Reference) {
+        self.listing.insert(reference);
+    }
+
+    /// The list is complete, and it alone counts.
+    pub fn relisted(&mut self) -> i64 {
+        let before = count(&self.now);
+        self.now = std::mem::take(&mut self.listing);
+        count(&self.now) - before
+    }
+
+    /// One does not decode, or does, or is gone.
+    pub fn is(&mut self, reference: Reference, broken: bool) -> i64 {
+        if broken { i64::from(self.now.insert(reference)) } else { -i64::from(self.now.remove(&reference)) }
+    }
+}
+
+fn count(references: &HashSet<Reference>) -> i64 {
+    i64::try_from(references.len()).unwrap_or(i64::MAX)
+}
+
 async fn report(ctx: &Context, meta: &ObjectMeta) -> Result<(), ReportError> {
     let (namespace, name) =
         (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
@@ -136,4 +174,29 @@ async fn report(ctx: &Context, meta: &ObjectMeta) -> Result<(), ReportError> {
     let regarding = Regarding::sealed_env(namespace, name, meta.uid.as_deref().unwrap_or_default());
     ctx.notices.warning(regarding, Reason::Undecodable.as_str(), MESSAGE.to_owned());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_broken_object_counts_once_and_no_longer_than_it_is_there() {
+        let mut broken = Broken::default();
+        let [a, b, c] = ["a", "b", "c"].map(|name| Reference::new(name).within("shop"));
+        broken.relist();
+        broken.listed(a.clone());
+        broken.listed(b.clone());
+        assert_eq!(broken.relisted(), 2);
+        assert_eq!(broken.is(a.clone(), true), 0, "known");
+        assert_eq!(broken.is(c.clone(), true), 1);
+        assert_eq!(broken.is(a.clone(), false), -1, "mended");
+        assert_eq!(broken.is(a, false), 0);
+        broken.relist();
+        broken.listed(b.clone());
+        assert_eq!(broken.is(c, false), -1, "deleted during the list");
+        assert_eq!(broken.relisted(), 0, "b was known");
+        broken.relist();
+        assert_eq!(broken.relisted(), -1, "b went while the watch was down");
+    }
 }

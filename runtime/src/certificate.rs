@@ -1,7 +1,7 @@
 //! Certificates made in memory, and reading when a certificate is valid.
 //!
-//! Keys are ECDSA P-256 and never leave the process: there is no way to get one out of [`Authority`] or [`Leaf`].
-//! Everything is back-dated by [`BACKDATE`], so that a peer whose clock is a little behind accepts it.
+//! Keys that are made here are ECDSA P-256 and never leave the process: there is no way to get one out of [`Authority`]
+//! or [`Leaf`]. Everything is back-dated by [`BACKDATE`], so that a peer whose clock is a little behind accepts it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -62,7 +62,8 @@ pub struct Authority {
     validity: Validity,
 }
 
-/// A server certificate with its key, and the authority's certificate behind it.
+/// A server certificate with its key, and what stands behind it: the authority's certificate, or the chain that came
+/// with it.
 #[derive(Clone)]
 pub struct Leaf {
     key: Arc<CertifiedKey>,
@@ -123,6 +124,11 @@ impl std::fmt::Debug for Authority {
 }
 
 impl Leaf {
+    /// One that was not made here.
+    pub(crate) fn read(key: CertifiedKey, validity: Validity) -> Self {
+        Self { key: Arc::new(key), validity }
+    }
+
     /// When the certificate is valid.
     pub fn validity(&self) -> Validity {
         self.validity

@@ -6,18 +6,22 @@
 //! | end on SIGTERM or SIGINT | [`shutdown::signal`], [`shutdown::Shutdown`] |
 //! | `/livez`, `/readyz`, `/metrics` | [`admin::serve`], [`readiness::Readiness`], [`metrics::registry`] |
 //! | count and time requests by path | [`metrics::Requests`] |
+//! | count and time what is asked of the API server, see whether its watches live | [`api::ApiMetrics`] |
 //! | an HTTP or HTTPS server that survives floods and accept errors | [`serve::serve`] |
 //! | a certificate that can be swapped while serving | [`tls::Certificates`] |
 //! | make a certificate authority and a leaf in memory, read validity | [`certificate`] |
+//! | a certificate that somebody else keeps in files | [`files::Files`] |
 //! | choose the TLS implementation once | [`crypto::install`] |
 //! | no core dumps, no swap | [`memory`] |
 //!
 //! Nothing here reads the environment or a configuration file: callers pass what is needed.
 
 pub mod admin;
+pub mod api;
 pub mod certificate;
 mod connections;
 pub mod crypto;
+pub mod files;
 pub mod log;
 pub mod memory;
 pub mod metrics;

@@ -7,7 +7,6 @@ use std::io::{self, Write};
 use std::str::FromStr;
 
 use tracing_subscriber::filter::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,21 +64,34 @@ pub enum InitError {
 /// # Errors
 /// A level that cannot be read, or a second call in one process. The panic hook is installed only on success.
 pub fn init(format: Format, level: &str) -> Result<(), InitError> {
+    let subscriber = subscriber(format, level, io::stderr)?;
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| InitError::AlreadySet)?;
+    std::panic::set_hook(Box::new(report_panic));
+    Ok(())
+}
+
+/// What [`init`] sets up, over another writer: for tests of what is logged.
+///
+/// # Errors
+/// A level that cannot be read.
+pub fn subscriber<W: Write + 'static>(
+    format: Format,
+    level: &str,
+    writer: impl Fn() -> W + Send + Sync + 'static,
+) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, InitError> {
     let filter = EnvFilter::try_new(level).map_err(InitError::Level)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(Stderr)
+        .with_writer(move || Escaped(writer()))
         .with_ansi(false)
         .log_internal_errors(false);
-    match format {
-        Format::Text => builder.try_init(),
-        Format::Json => {
-            builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
-        }
-    }
-    .map_err(|_| InitError::AlreadySet)?;
-    std::panic::set_hook(Box::new(report_panic));
-    Ok(())
+    Ok(match format {
+        Format::Text => Box::new(builder.finish()),
+        // All spans and not only the innermost: the outer one names the object that a line is about.
+        Format::Json => Box::new(
+            builder.json().flatten_event(true).with_current_span(false).with_span_list(true).finish(),
+        ),
+    })
 }
 
 fn report_panic(info: &std::panic::PanicHookInfo<'_>) {
@@ -88,18 +100,8 @@ fn report_panic(info: &std::panic::PanicHookInfo<'_>) {
     tracing::error!(place, thread = thread.name().unwrap_or("unnamed"), "panicked (payload withheld)");
 }
 
-/// Makes one [`Escaped`] writer per event; the formatter writes each event in one piece.
-struct Stderr;
-
-impl<'a> MakeWriter<'a> for Stderr {
-    type Writer = Escaped<io::Stderr>;
-
-    fn make_writer(&'a self) -> Self::Writer {
-        Escaped(io::stderr())
-    }
-}
-
-/// Passes text on with control characters escaped, except the line feed that ends it.
+/// Passes text on with control characters escaped, except the line feed that ends it. One is made for each event, which
+/// the formatter writes in one piece.
 struct Escaped<W>(W);
 
 impl<W: Write> Write for Escaped<W> {
@@ -165,11 +167,7 @@ mod tests {
         }
         let sink = Sink::default();
         let make = sink.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .json()
-            .flatten_event(true)
-            .with_writer(move || Escaped(make.clone()))
-            .finish();
+        let subscriber = subscriber(Format::Json, "info", move || make.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, || tracing::info!(name = "x\n\u{9b}y", "seen"));
         let bytes = sink.0.lock().unwrap().clone();
         let text = String::from_utf8(bytes).unwrap();

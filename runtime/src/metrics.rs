@@ -34,6 +34,31 @@ pub fn registry(prefix: &str, build: &Build) -> Registry {
     registry
 }
 
+/// What a registry exposes, with every value 1: for tests that hold documentation, alerts and dashboards to it.
+///
+/// In the text format of Prometheus and not of OpenMetrics, for which the tools that lint names do not read.
+///
+/// # Panics
+/// Never: writing to a string does not fail.
+pub fn shape(registry: &Registry) -> String {
+    let mut text = String::new();
+    let _infallible = prometheus_client::encoding::text::encode(&mut text, registry);
+    let counters: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    let line = |line: &str| {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some("UNIT" | "EOF"), ..) => None,
+            (Some("#"), Some(what), Some(name), Some(rest)) => {
+                let total = if counters.contains(&name) { "_total" } else { "" };
+                Some(format!("# {what} {name}{total} {rest}\n"))
+            }
+            _ => line.rsplit_once(' ').map(|(series, _)| format!("{series} 1\n")),
+        }
+    };
+    text.lines().filter_map(line).collect()
+}
+
 /// Labels of one kind of request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {

@@ -38,6 +38,10 @@ pub struct Args {
     #[arg(long, env = "SEALEDENV_WEBHOOK_CONFIGURATION", default_value = "sealedenv")]
     pub webhook_configuration: String,
 
+    /// Serve the certificate in tls.crt and tls.key of this folder, which somebody else (cert-manager) keeps and whose authority somebody else puts into the caBundle. None is made then, and no configuration is touched.
+    #[arg(long, env = "SEALEDENV_CERTIFICATE_DIR")]
+    pub certificate_dir: Option<PathBuf>,
+
     /// How values are delivered where neither the pod nor the SealedEnv says.
     #[arg(long, env = "SEALEDENV_DEFAULT_DELIVERY", value_enum, default_value = "secret")]
     pub default_delivery: DefaultDelivery,

@@ -8,7 +8,7 @@
 //! | what does the API server send and read? | [`review`] |
 //! | how is it served, and how is memory bounded? | [`router`](mod@router) |
 //! | what is known of SealedEnvs without asking? | [`cache`] |
-//! | how do API servers come to trust us? | [`rotation`] and [`bundle`], pure; [`registration`] writes |
+//! | how do API servers come to trust us? | [`rotation`] and [`bundle`], pure; [`registration`] writes; or `mounted`, where somebody else sees to it |
 //! | who learns that a pod waits? | [`waiting`] |
 //! | what goes on the audit trail? | [`trail`] |
 //! | how is it put together? | [`run`](mod@run), [`args`] |
@@ -44,6 +44,7 @@ pub mod cache;
 pub mod decision;
 pub mod inject;
 pub mod metrics;
+mod mounted;
 pub mod registration;
 pub mod review;
 pub mod rotation;

@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::bundle::merge;
+use crate::metrics::CertificateMetrics;
 use crate::rotation::Rotation;
 
 /// Who wrote, for `managedFields`.
@@ -124,12 +125,13 @@ impl Registration {
         client: Client,
         rotation: Rotation,
         certificates: Certificates,
+        metrics: CertificateMetrics,
         gate: Gate,
         shutdown: Shutdown,
     ) {
         tokio::select! {
             () = shutdown.triggered() => {}
-            () = self.keep_on(&client, rotation, &certificates, &gate) => {}
+            () = self.keep_on(&client, rotation, &certificates, &metrics, &gate) => {}
         }
     }
 
@@ -138,6 +140,7 @@ impl Registration {
         client: &Client,
         mut rotation: Rotation,
         certificates: &Certificates,
+        metrics: &CertificateMetrics,
         gate: &Gate,
     ) {
         let start = Instant::now();
@@ -147,6 +150,7 @@ impl Registration {
                 Ok(Some(leaf)) => certificates.swap(&leaf),
                 Ok(None) => {}
                 Err(error) => {
+                    metrics.failed();
                     tracing::error!(error = &error as &dyn std::error::Error, "cannot make a certificate");
                 }
             }
@@ -159,6 +163,7 @@ impl Registration {
                     }
                 }
                 Err(error) => {
+                    metrics.failed();
                     // Before the chart's configurations exist this is expected, and it repeats.
                     if !failing {
                         tracing::warn!(
@@ -168,6 +173,9 @@ impl Registration {
                     }
                     failing = true;
                 }
+            }
+            if let Some(not_after) = rotation.not_after() {
+                metrics.serves_until(not_after);
             }
             let ready = rotation.is_ready(start.elapsed());
             if ready != gate.is_open() {

@@ -10,8 +10,12 @@ use std::time::Duration;
 use axum::middleware::from_fn_with_state;
 use clap::Parser as _;
 use jiff::Timestamp;
-use kube::Client;
+use kube::client::ClientBuilder;
+use kube::config::InferConfigError;
+use kube::{Client, Config};
 use sealedenv_audit::{Action, Actor, AuditError, FileSink, Log, Outcome, Record, Sink, StdoutSink};
+use sealedenv_runtime::api::ApiMetrics;
+use sealedenv_runtime::files::Files;
 use sealedenv_runtime::log::Format;
 use sealedenv_runtime::metrics::Requests;
 use sealedenv_runtime::readiness::Readiness;
@@ -22,7 +26,8 @@ use sealedenv_runtime::{admin, crypto, log, metrics as registry};
 
 use crate::args::Args;
 use crate::cache::Cache;
-use crate::metrics::Metrics;
+use crate::metrics::{CertificateMetrics, METRICS_PREFIX, Metrics};
+use crate::mounted;
 use crate::registration::Registration;
 use crate::rotation::{Plan, Rotation};
 use crate::router::{Admission, router};
@@ -30,7 +35,7 @@ use crate::trail::{self, Trail};
 use crate::waiting;
 
 /// The webhook's name in logs and records.
-const COMPONENT: &str = "sealedenv-webhook";
+pub(crate) const COMPONENT: &str = "sealedenv-webhook";
 
 /// How long to go on serving after the signal: API servers keep connections, and learn late that we are going.
 const LINGER: Duration = Duration::from_secs(3);
@@ -50,8 +55,11 @@ pub enum RunError {
     /// The thread of the audit trail could not be started.
     #[error("starting the thread of the audit trail")]
     Thread(#[source] std::io::Error),
-    /// No API client could be made.
+    /// There is no configuration of an API client.
     #[error("finding the API server")]
+    Config(#[source] Box<InferConfigError>),
+    /// No API client could be made.
+    #[error("making an API client")]
     Client(#[source] Box<kube::Error>),
     /// TLS cannot be served.
     #[error("setting up TLS")]
@@ -72,7 +80,9 @@ impl RunError {
             Self::Audit(AuditError::NoSink) => Some(
                 "give --audit-file or --audit-stdout, or accept the loss with --audit-failure-policy=open",
             ),
-            Self::Client(_) => Some("run it in a pod with a ServiceAccount, or set KUBECONFIG"),
+            Self::Config(_) | Self::Client(_) => {
+                Some("run it in a pod with a ServiceAccount, or set KUBECONFIG")
+            }
             Self::Listen { .. } => Some("choose other addresses with --https-listen and --http-listen"),
             Self::Log(_) | Self::Signals(_) | Self::Audit(_) | Self::Thread(_) | Self::Tls(_) => None,
         }
@@ -107,8 +117,10 @@ async fn run(args: Args) -> Result<(), RunError> {
 
     let build =
         registry::Build { version: env!("CARGO_PKG_VERSION").to_owned(), component: COMPONENT.to_owned() };
-    let mut registry = registry::registry("sealedenv_webhook", &build);
+    let mut registry = registry::registry(METRICS_PREFIX, &build);
     let metrics = Metrics::register(&mut registry);
+    let about_certificate = CertificateMetrics::register(&mut registry);
+    let api = ApiMetrics::register(&mut registry);
     let requests = Requests::register(&mut registry);
     let connections = serve::Counters::register(&mut registry);
     let records = trail::Counters::register(&mut registry);
@@ -123,7 +135,7 @@ async fn run(args: Args) -> Result<(), RunError> {
     let tls = certificates.server_config().map_err(RunError::Tls)?;
     let (trail, thread) =
         Trail::start(open_log(&args)?, records, Timestamp::now).map_err(RunError::Thread)?;
-    let client = Client::try_default().await.map_err(|error| RunError::Client(Box::new(error)))?;
+    let client = client(&api).await?;
 
     // Probes are answered until the very end: the last answers are about what is being finished.
     let ended = Shutdown::new();
@@ -133,13 +145,23 @@ async fn run(args: Args) -> Result<(), RunError> {
     let tasks = [
         tokio::spawn(known.clone().follow(client.clone(), cache, shutdown.clone())),
         tokio::spawn(waiting::report(client.clone(), args.instance.clone(), queue, shutdown.clone())),
-        tokio::spawn(registration(&args).keep(
-            client,
-            rotation(&args),
-            certificates,
-            certificate,
-            shutdown.clone(),
-        )),
+        match &args.certificate_dir {
+            Some(folder) => tokio::spawn(mounted::keep(
+                Files::new(folder),
+                certificates,
+                about_certificate,
+                certificate,
+                shutdown.clone(),
+            )),
+            None => tokio::spawn(registration(&args).keep(
+                client,
+                rotation(&args),
+                certificates,
+                about_certificate,
+                certificate,
+                shutdown.clone(),
+            )),
+        },
         tokio::spawn({
             let shutdown = shutdown.clone();
             async move {
@@ -173,6 +195,13 @@ async fn run(args: Args) -> Result<(), RunError> {
     ended.trigger();
     let _panic_was_logged = probes.await;
     Ok(())
+}
+
+/// A client whose requests are counted.
+async fn client(metrics: &ApiMetrics) -> Result<Client, RunError> {
+    let config = Config::infer().await.map_err(|error| RunError::Config(Box::new(error)))?;
+    let builder = ClientBuilder::try_from(config).map_err(|error| RunError::Client(Box::new(error)))?;
+    Ok(builder.with_layer(metrics).build())
 }
 
 fn registration(args: &Args) -> Registration {

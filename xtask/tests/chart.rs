@@ -40,10 +40,10 @@ static RENDERINGS: LazyLock<Vec<(String, Vec<Value>)>> = LazyLock::new(|| {
         "rbac.aggregateToView=false",
         "rbac.aggregateToEdit=false",
         "rbac.publishRecipients=false",
+        "webhook.certManager.enabled=true,webhook.certManager.cert.issuerRef.name=ours",
     ];
     for chosen in 0..1_u32 << switches.len() {
-        let mut arguments =
-            vec!["--set", "networkPolicy.enabled=true", "--set", "metrics.service.enabled=true"];
+        let mut arguments = vec!["--set", "metrics.service.enabled=true"];
         for (place, switch) in switches.iter().enumerate() {
             if chosen & (1 << place) != 0 {
                 arguments.extend(["--set", switch]);
@@ -148,6 +148,13 @@ fn a_mistyped_or_impossible_value_is_refused_by_name() {
         ("crds.install=true", "install"),
         ("log.level=loud", "level"),
         ("networkPolicy.enabled=maybe", "enabled"),
+        ("networkPolicy.egress=all", "egress"),
+        ("metrics.objectSeries=-1", "objectSeries"),
+        ("prometheusRule.runbookUrl=here", "runbookUrl"),
+        ("prometheusRule.renderMode=never", "renderMode"),
+        ("grafanaDashboard.label=x", "label"),
+        ("webhook.certManager.issuerRef.name=x", "issuerRef"),
+        ("webhook.certManager.cert.duration=long", "duration"),
     ] {
         let error = format!("{:#}", render(&["--set", value]).expect_err(value));
         assert!(error.contains("values don't meet the specifications of the schema"), "{value}: {error}");
@@ -162,15 +169,109 @@ fn a_trail_without_a_sink_is_refused() {
 }
 
 #[test]
-fn a_missing_service_monitor_crd_is_skipped_refused_or_overridden() {
-    let monitors = |arguments: &[&str]| of_kind(&objects(arguments), "ServiceMonitor").len();
-    assert_eq!(monitors(&["--set", "serviceMonitor.enabled=true"]), 0);
-    let present =
-        ["--set", "serviceMonitor.enabled=true", "--api-versions", "monitoring.coreos.com/v1/ServiceMonitor"];
-    assert_eq!(monitors(&present), 1);
-    let error = render(&["--set", "serviceMonitor.enabled=true,serviceMonitor.renderMode=failIfMissing"])
-        .unwrap_err();
-    assert!(error.to_string().contains("renderMode"), "{error}");
+fn a_missing_crd_of_the_prometheus_operator_is_skipped_refused_or_overridden() {
+    for (value, kind) in [("serviceMonitor", "ServiceMonitor"), ("prometheusRule", "PrometheusRule")] {
+        let found = |arguments: &[&str]| of_kind(&objects(arguments), kind).len();
+        let enabled = format!("{value}.enabled=true");
+        assert_eq!(found(&[]), 0, "{kind}");
+        assert_eq!(found(&["--set", &enabled]), 0, "{kind}");
+        let present = format!("monitoring.coreos.com/v1/{kind}");
+        assert_eq!(found(&["--set", &enabled, "--api-versions", &present]), 1, "{kind}");
+        let always = format!("{enabled},{value}.renderMode=alwaysRender");
+        assert_eq!(found(&["--set", &always]), 1, "{kind}");
+        let must = format!("{enabled},{value}.renderMode=failIfMissing");
+        let error = render(&["--set", &must]).unwrap_err().to_string();
+        assert!(error.contains(&format!("{value}.renderMode")), "{error}");
+    }
+}
+
+// --- who may connect ---
+
+#[test]
+fn by_default_each_component_takes_connections_on_its_own_ports_only() {
+    let all = objects(&["--set", "metrics.service.enabled=true"]);
+    let deployments = of_kind(&all, "Deployment");
+    let policies = of_kind(&all, "NetworkPolicy");
+    assert_eq!(policies.len(), deployments.len());
+    for policy in policies {
+        let selector = &policy["spec"]["podSelector"]["matchLabels"];
+        let deployment = deployments.iter().find(|d| &d["spec"]["selector"]["matchLabels"] == selector);
+        let pod = &deployment.expect("a policy of our own pods")["spec"]["template"]["spec"];
+        let names = |list: &Value, field: &str| -> BTreeSet<String> {
+            let list = list.as_array().into_iter().flatten();
+            list.map(|port| port[field].as_str().unwrap().to_owned()).collect()
+        };
+        let served = names(&pod["containers"][0]["ports"], "name");
+        let open = policy["spec"]["ingress"].as_array().unwrap().iter();
+        let open: BTreeSet<String> = open.flat_map(|rule| names(&rule["ports"], "port")).collect();
+        assert_eq!(open, served, "{}", policy["metadata"]["name"]);
+        assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress"]), "what leaves is not known to a chart");
+    }
+}
+
+#[test]
+fn who_may_reach_metrics_and_what_may_leave_can_be_limited() {
+    let set = "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.team=sre,networkPolicy.egress[0].ports[0].port=6443";
+    for policy in of_kind(&objects(&["--set", set]), "NetworkPolicy") {
+        let metrics = &policy["spec"]["ingress"][0];
+        assert_eq!(metrics["from"], json!([{"namespaceSelector": {"matchLabels": {"team": "sre"}}}]));
+        assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
+        assert_eq!(policy["spec"]["egress"], json!([{"ports": [{"port": 6443}]}]));
+        let admission = policy["spec"]["ingress"].get(1);
+        assert!(admission.is_none_or(|rule| rule.get("from").is_none()), "API servers are no pods");
+    }
+    assert!(of_kind(&objects(&["--set", "networkPolicy.enabled=false"]), "NetworkPolicy").is_empty());
+}
+
+// --- cert-manager ---
+
+#[test]
+fn under_cert_manager_the_webhook_serves_its_secret_and_may_touch_no_configuration() {
+    let set = "webhook.certManager.enabled=true,webhook.certManager.cert.issuerRef.name=ours";
+    let all = objects(&["--set", set]);
+    let certificate = of_kind(&all, "Certificate")[0];
+    let host = "sealedenv-webhook.sealedenv-system.svc";
+    assert!(certificate["spec"]["dnsNames"].as_array().unwrap().contains(&json!(host)));
+    let webhook = of_kind(&all, "Deployment")
+        .into_iter()
+        .find(|deployment| deployment["metadata"]["name"] == "sealedenv-webhook")
+        .unwrap();
+    let pod = &webhook["spec"]["template"]["spec"];
+    let volumes = pod["volumes"].as_array().unwrap();
+    let volume = volumes.iter().find(|volume| volume["name"] == "certificate").unwrap();
+    assert_eq!(volume["secret"]["secretName"], certificate["spec"]["secretName"]);
+    let container = &pod["containers"][0];
+    let mounts = container["volumeMounts"].as_array().unwrap();
+    let mount = mounts.iter().find(|mount| mount["name"] == "certificate").unwrap();
+    let flag = format!("--certificate-dir={}", mount["mountPath"].as_str().unwrap());
+    assert!(container["args"].as_array().unwrap().contains(&json!(flag)));
+    assert_eq!(mount["readOnly"], true);
+    for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
+        let annotations = &of_kind(&all, kind)[0]["metadata"]["annotations"];
+        assert_eq!(annotations["cert-manager.io/inject-ca-from"], "sealedenv-system/sealedenv-webhook");
+    }
+    let rights = &granted(&all)["ServiceAccount webhook"];
+    assert!(!rights.iter().any(|right| right.contains("admissionregistration")), "{rights:?}");
+
+    let own = objects(&["--set", set, "--set", "webhook.certManager.cert.create=false"]);
+    assert!(of_kind(&own, "Certificate").is_empty());
+    let annotations = &of_kind(&own, "MutatingWebhookConfiguration")[0]["metadata"]["annotations"];
+    assert_eq!(
+        annotations["cert-manager.io/inject-ca-from-secret"],
+        "sealedenv-system/sealedenv-webhook-tls"
+    );
+    let error = render(&["--set", "webhook.certManager.enabled=true"]).unwrap_err().to_string();
+    assert!(error.contains("issuerRef.name: name the Issuer"), "{error}");
+}
+
+#[test]
+fn without_cert_manager_nothing_of_it_is_rendered() {
+    let text = render(&[]).unwrap();
+    for word in
+        ["kind: Certificate", "cert-manager.io/", "--certificate-dir", "secretName: sealedenv-webhook"]
+    {
+        assert!(!text.contains(word), "{word}");
+    }
 }
 
 /// The schema and values.yaml name the same values: neither has one that the other lacks.
@@ -398,8 +499,12 @@ fn restricted(name: &str, pod: &Value) {
     }
     for volume in pod["volumes"].as_array().into_iter().flatten() {
         let kinds: Vec<&String> = volume.as_object().unwrap().keys().filter(|key| *key != "name").collect();
+        // The one Secret is cert-manager's certificate: no key that opens a value ever comes by a volume.
+        let of_cert_manager =
+            volume["secret"]["secretName"].as_str().is_some_and(|n| n.ends_with("-webhook-tls"));
         assert!(
-            kinds.iter().all(|kind| ["emptyDir", "persistentVolumeClaim"].contains(&kind.as_str())),
+            of_cert_manager
+                || kinds.iter().all(|kind| ["emptyDir", "persistentVolumeClaim"].contains(&kind.as_str())),
             "{name}: volume {volume}"
         );
     }

@@ -146,6 +146,24 @@ matchExpressions:
 {{- toYaml $constraints }}
 {{- end }}
 
+{{/* The Secret that cert-manager keeps the webhook's certificate in. */}}
+{{- define "sealedenv.webhook.certificateSecret" -}}
+{{ include "sealedenv.fullname" . }}-webhook-tls
+{{- end }}
+
+{{/* Who writes caBundle, where cert-manager does. */}}
+{{- define "sealedenv.webhook.injectorAnnotations" -}}
+{{- $manager := .Values.webhook.certManager -}}
+{{- if and $manager.enabled $manager.addInjectorAnnotations -}}
+annotations:
+  {{- if $manager.cert.create }}
+  cert-manager.io/inject-ca-from: {{ include "sealedenv.namespace" . }}/{{ include "sealedenv.fullname" . }}-webhook
+  {{- else }}
+  cert-manager.io/inject-ca-from-secret: {{ include "sealedenv.namespace" . }}/{{ include "sealedenv.webhook.certificateSecret" . }}
+  {{- end }}
+{{- end -}}
+{{- end }}
+
 {{- define "sealedenv.metricsServices" -}}
 {{- if or .Values.metrics.service.enabled .Values.serviceMonitor.enabled }}true{{ end }}
 {{- end }}

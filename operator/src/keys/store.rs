@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::controller::Extent;
 use crate::digest::DigestKey;
 use crate::leader::{Leadership, NotLeading};
+use crate::metrics::Metrics;
 use crate::notices::{Notices, Regarding};
 use crate::trail::{NotRecorded, Trail};
 use sealedenv_runtime::report::chain;
@@ -93,6 +94,7 @@ pub struct Keys {
     trail: Trail,
     notices: Notices,
     leadership: Leadership,
+    metrics: Metrics,
     ring: RwLock<Arc<Ring>>,
     changed: watch::Sender<String>,
     /// The set of keys whose changes the trail was told of.
@@ -123,6 +125,7 @@ impl Keys {
             trail,
             notices,
             leadership,
+            metrics: Metrics::default(),
             ring: RwLock::new(Arc::new(Ring::new(Keyring::new(Vec::new())))),
             changed: watch::Sender::new(String::new()),
             told: Mutex::default(),
@@ -131,6 +134,12 @@ impl Keys {
 
     pub(super) fn leadership(&self) -> &Leadership {
         &self.leadership
+    }
+
+    /// Tells of the keys in these metrics.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -216,6 +225,8 @@ impl Keys {
         }
         let Loaded { keyring, facts, unusable } = loaded;
         let from_memory = facts.is_empty();
+        self.metrics
+            .keys(facts.len(), decide::current(&facts).and_then(|key| key.made_at.or(key.created_at)));
         if from_memory {
             // Whoever deleted the last key can still put it back; dropping it now would only hasten the harm.
             tracing::error!("no key Secret holds a usable identity; working on with the keys in memory");

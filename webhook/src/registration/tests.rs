@@ -223,6 +223,7 @@ async fn it_keeps_our_authority_there_whatever_happens() {
         server.client(),
         Rotation::new(plan),
         Certificates::new(),
+        CertificateMetrics::default(),
         gate.clone(),
         shutdown.clone(),
     ));

@@ -1,5 +1,7 @@
 //! The pages of the documentation, read as the tests need them.
 
+#![allow(dead_code, reason = "each test file uses a part of this")]
+
 use std::path::{Path, PathBuf};
 
 /// The checkout.
