@@ -215,6 +215,15 @@ fn foreign_stanzas() -> Vec<Case> {
         ),
         open("ok-stanzas-hundred", "100 stanzas are allowed", full),
         open(
+            "ok-words-most",
+            "512 words are allowed in the first lines of all stanzas",
+            // 10 in the three ordinary stanzas, 2 × 250 and 2 in others.
+            usual("ok-words-most")
+                .stanza(&format!("x-grease{}", " y".repeat(249)), b"")
+                .stanza(&format!("x-grease{}", " y".repeat(249)), b"")
+                .stanza("x-grease y", b""),
+        ),
+        open(
             "ok-line-longest",
             "a header line of 1024 bytes is allowed",
             usual("ok-line-longest").stanza(&format!("x-grease {}", "y".repeat(1024 - 12)), b""),
