@@ -11,6 +11,8 @@ mod commands;
 mod console;
 mod failure;
 mod file_edit;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod identities;
 mod input;
 mod manifest;

@@ -9,8 +9,8 @@ use base64::prelude::BASE64_STANDARD_NO_PAD;
 use crate::scope::OPEN;
 use crate::small_order::is_small_order;
 use crate::{
-    Fingerprint, MAX_HEADER, MAX_LINE, MAX_LINE_POST_QUANTUM, MAX_STANZAS, MAX_VALUE, ParseError, Scope,
-    ScopeError, ScopeKind,
+    Fingerprint, MAX_HEADER, MAX_LINE, MAX_LINE_POST_QUANTUM, MAX_STANZAS, MAX_VALUE, MAX_WORDS, ParseError,
+    Scope, ScopeError, ScopeKind,
 };
 
 /// The type of the stanza that binds a value to its scope.
@@ -72,6 +72,10 @@ pub(crate) fn scan(file: &[u8]) -> Result<Header, ParseError> {
             return Err(ParseError::TooLarge { what: "a number of stanzas", limit: MAX_STANZAS });
         }
         let (tag, args) = split_stanza(line)?;
+        found.words += 1 + words(args).count();
+        if found.words > MAX_WORDS {
+            return Err(ParseError::TooLarge { what: "a number of words in stanzas", limit: MAX_WORDS });
+        }
         found.admit(tag)?;
         let body = read_body(&mut lines)?;
         found.take(tag, args, &body)?;
@@ -210,6 +214,7 @@ fn decode_32(text: &[u8]) -> Option<[u8; 32]> {
 #[derive(Default)]
 struct Stanzas {
     count: usize,
+    words: usize,
     scope: Option<Scope>,
     to: Option<Vec<Fingerprint>>,
     x25519: usize,

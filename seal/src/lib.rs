@@ -77,6 +77,10 @@ pub const MAX_HEADER: usize = 64 << 10;
 /// The most stanzas a header may have, of every type.
 pub const MAX_STANZAS: usize = 100;
 
+/// The most words that the first lines of all stanzas may have together: types and arguments. The age crate makes a text of
+/// each.
+pub const MAX_WORDS: usize = 512;
+
 /// The longest header line, in bytes without its line feed.
 pub const MAX_LINE: usize = 1 << 10;
 

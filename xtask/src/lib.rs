@@ -9,6 +9,7 @@ pub mod chart;
 pub mod cluster;
 pub mod demo;
 pub mod exec;
+pub mod fuzz;
 pub mod generate;
 pub mod gitops;
 mod gomodule;
@@ -41,6 +42,7 @@ enum Command {
     #[command(subcommand)]
     Cluster(cluster::Command),
     Demo(demo::Args),
+    Fuzz(fuzz::Args),
     #[command(name = "gen")]
     Generate(generate::Args),
     Image(image::Args),
@@ -66,6 +68,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Cluster(command) => return cluster::run(&checkout, &command),
         Command::Demo(args) => demo::run(&checkout, &args)?,
+        Command::Fuzz(args) => return fuzz::run(&checkout, &args),
         Command::Generate(args) => generate::run(&checkout, &args)?,
         Command::Image(args) => image::run(&checkout, &args)?,
         Command::Install(args) => install::run(&checkout, &args)?,

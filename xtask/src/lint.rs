@@ -50,6 +50,8 @@ pub fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
 pub fn quick(checkout: &Checkout) -> anyhow::Result<()> {
     exec::say("formatting");
     exec::run(exec::cargo(checkout.root()).args(["fmt", "--all", "--check"]))?;
+    // Not a member of the workspace: it is built in another way.
+    exec::run(exec::cargo(checkout.root()).args(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))?;
     exec::say("clippy");
     exec::run(exec::cargo(checkout.root()).args([
         "clippy",

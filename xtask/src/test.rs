@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use crate::{
     Checkout, chart,
     cluster::{self, ClusterInfo, Mode},
-    exec, gitops, image,
+    exec, fuzz, gitops, image,
     install::{self, Release, Target},
     lint, tools,
 };
@@ -35,6 +35,8 @@ pub struct Args {
 pub enum Tier {
     /// Nothing: pure functions, vectors, the mock API server, the rendered chart.
     Unit,
+    /// A C++ compiler: hostile bytes for every parser, from a fixed seed.
+    Fuzz,
     /// A real API server, and no pods: the tests start the programs themselves.
     Api,
     /// Real pods in a real cluster, with the chart installed.
@@ -42,9 +44,14 @@ pub enum Tier {
 }
 
 impl Tier {
+    fn needs_cluster(self) -> bool {
+        matches!(self, Self::Api | Self::E2e)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Unit => "unit",
+            Self::Fuzz => "fuzz",
             Self::Api => "api",
             Self::E2e => "e2e",
         }
@@ -63,21 +70,22 @@ pub fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<ExitCode> {
     if tiers.is_empty() {
         let start = Instant::now();
         results.push(Outcome::of_checks(lint::quick(checkout), start.elapsed()));
-        tiers = vec![Tier::Unit, Tier::Api, Tier::E2e];
+        tiers = vec![Tier::Unit, Tier::Fuzz, Tier::Api, Tier::E2e];
     }
     let pods = tiers.contains(&Tier::E2e);
     let mut reserved = None;
     let mut made_for_api_only = false;
+    let mut seen = Seen::default();
     for tier in tiers {
-        if tier != Tier::Unit && reserved.is_none() {
+        if tier.needs_cluster() && reserved.is_none() {
             reserved = Some(install::reserve()?);
             made_for_api_only = !pods && cluster::info()?.is_none();
         }
         let start = Instant::now();
         exec::say(format_args!("tests: {}", tier.name()));
-        let mut tally = Tally::default();
-        let ran = run_tier(checkout, args, tier, pods, &mut tally);
-        results.push(Outcome::of_tests(tier, tally, ran, start.elapsed()));
+        seen.tally = Tally::default();
+        let ran = run_tier(checkout, args, tier, pods, &mut seen);
+        results.push(Outcome::of_tests(tier, seen.tally, ran, start.elapsed()));
     }
     // It has no node, so nobody else could use it. One with a node stays up: the next run starts sooner.
     if made_for_api_only {
@@ -90,6 +98,9 @@ pub fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<ExitCode> {
         }
     }
     println!("\n{}", table(&results));
+    for figures in &seen.figures {
+        println!("\n{figures}");
+    }
     Ok(if results.iter().all(Outcome::is_good) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -99,12 +110,15 @@ fn run_tier(
     args: &Args,
     tier: Tier,
     pods: bool,
-    tally: &mut Tally,
+    seen: &mut Seen,
 ) -> anyhow::Result<bool> {
+    if tier == Tier::Fuzz {
+        return fuzz_tier(checkout, seen);
+    }
     let mut test = exec::cargo(checkout.root());
     test.args(["test", "--locked", "--no-fail-fast"]);
     match tier {
-        Tier::Unit => {
+        Tier::Unit | Tier::Fuzz => {
             test.args(["--workspace", "--exclude", "sealedenv-e2e"]);
             test.env("SEALEDENV_E2E_HELM", chart::helm()?);
             gitops::judge(checkout).context("the judge of statuses")?;
@@ -115,10 +129,20 @@ fn run_tier(
         }
     }
     test.arg("--").args(&args.only);
-    if tier != Tier::Unit {
+    if tier.needs_cluster() {
         test.arg(format!("--test-threads={}", args.threads));
     }
-    exec::watch(&mut test, |line| tally.read(line))
+    exec::watch(&mut test, |line| seen.read(line))
+}
+
+/// Every fuzz target counts as a test.
+fn fuzz_tier(checkout: &Checkout, seen: &mut Seen) -> anyhow::Result<bool> {
+    let outcomes = fuzz::tier(checkout)?;
+    let (good, bad): (Vec<_>, Vec<_>) = outcomes.iter().partition(|outcome| outcome.is_good());
+    seen.tally.passed += good.len() as u64;
+    seen.tally.failed += bad.len() as u64;
+    seen.figures.push(fuzz::table(&outcomes));
+    Ok(bad.is_empty())
 }
 
 /// Brings the cluster into the state that the tier wants, and tells the tests where everything is.
@@ -170,6 +194,25 @@ fn environment(
         // The one cluster of the tests is named above; no other may be found by accident.
         .env_remove("KUBECONFIG");
     Ok(())
+}
+
+/// What was seen of the tests so far.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The counts of the tier at hand.
+    tally: Tally,
+    /// What tests have to say beyond whether they passed.
+    figures: Vec<String>,
+}
+
+impl Seen {
+    /// A line of output: a summary of libtest's, or a figure that a test printed past libtest's capture.
+    fn read(&mut self, line: &str) {
+        match line.strip_prefix("fact: ") {
+            Some(figure) => self.figures.push(figure.to_owned()),
+            None => self.tally.read(line),
+        }
+    }
 }
 
 /// What libtest counted.
@@ -266,6 +309,20 @@ mod tests {
             "test result: FAILED. 10 passed; 2 failed; 0 ignored; 0 measured; 5 filtered out; finished in 1.20s",
         ]);
         assert_eq!(counted, Tally { passed: 13, failed: 2, ignored: 1 });
+    }
+
+    #[test]
+    fn figures_of_tests_are_kept() {
+        let mut seen = Seen::default();
+        for line in [
+            "fact: cctv: 143 vectors",
+            "test a ... ok",
+            "a fact: not one",
+            "test result: ok. 1 passed; 0 failed",
+        ] {
+            seen.read(line);
+        }
+        assert_eq!((seen.figures, seen.tally.passed), (vec!["cctv: 143 vectors".to_owned()], 1));
     }
 
     #[test]

@@ -4,13 +4,14 @@ use std::sync::LazyLock;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::Index;
-use proptest::test_runner::Config;
+use proptest::sample::{Index, subsequence};
+use proptest::test_runner::{Config, TestCaseResult, TestRunner};
 use sealedenv_seal::{Keyring, OpenPolicy, PREFIX, Place, Recipient, Scope, Sealed, open, seal};
 
 use crate::generate::{ALICE, BOB, CAROL, Key};
-use crate::{plain, ring};
+use crate::{fact, plain, ring};
 
 const KEYS: [Key; 3] = [ALICE, BOB, CAROL];
 const HERE: Place<'_> = Place { namespace: "shop", name: "checkout", key: "API_KEY" };
@@ -67,17 +68,27 @@ fn scopes() -> impl Strategy<Value = (Scope, [String; 3])> {
     })
 }
 
-proptest! {
-    #![proptest_config(Config::with_cases(200))]
+/// Runs a property, and says how often.
+fn holds<S: Strategy>(what: &str, cases: u32, strategy: S, property: impl Fn(S::Value) -> TestCaseResult) {
+    // Found failures become named tests; no file of seeds is kept.
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    if let Err(failure) = TestRunner::new(config).run(&strategy, property) {
+        panic!("{what}: {failure}");
+    }
+    fact(&format!("property: {what}: {cases} cases"));
+}
 
-    #[test]
-    fn what_is_sealed_opens_in_its_scope_and_nowhere_else(
-        (scope, [namespace, name, key]) in scopes(),
-        value in proptest::collection::vec(any::<u8>(), 0..300),
-        reader in any::<Index>(),
-        others in proptest::sample::subsequence(vec![0, 1, 2], 0..=3),
-        foreign in "[-._A-Za-z0-9]{1,8}",
-    ) {
+#[test]
+fn what_is_sealed_opens_in_its_scope_and_nowhere_else() {
+    let strategy = (
+        scopes(),
+        vec(any::<u8>(), 0..300),
+        any::<Index>(),
+        subsequence(vec![0, 1, 2], 0..=3),
+        "[-._A-Za-z0-9]{1,8}",
+    );
+    holds("sealed, then opened", 200, strategy, |((scope, names), value, reader, others, foreign)| {
+        let [namespace, name, key] = names;
         let reader = reader.index(3);
         let mut to: Vec<Recipient> = others.iter().map(|n| recipient(&KEYS[*n])).collect();
         to.push(recipient(&KEYS[reader]));
@@ -98,68 +109,102 @@ proptest! {
             let opened = open(&elsewhere, &ring, &sealed, OpenPolicy { allow_unscoped: true });
             prop_assert_eq!(opened.map(|_| ()).map_err(|error| error.reason()), expected);
         }
-    }
+        Ok(())
+    });
+}
 
-    #[test]
-    fn any_change_of_a_byte_is_refused(at: Index, change in 1..=255_u8, len in 0..100_usize) {
+#[test]
+fn any_change_of_a_byte_is_refused() {
+    let strategy = (any::<Index>(), 1..=255_u8, 0..100_usize);
+    holds("a byte changed", 200, strategy, |(at, change, len)| {
         let mut file = file(&vec![b'v'; len]);
         let at = at.index(file.len());
         file[at] ^= change;
         prop_assert!(!file_opens(&file), "byte {at} of {file:?}");
-    }
+        Ok(())
+    });
+}
 
-    #[test]
-    fn any_change_of_the_text_is_refused(at: Index, letter in any::<char>(), kind in 0..3) {
+#[test]
+fn any_change_of_the_text_is_refused() {
+    let strategy = (any::<Index>(), any::<char>(), 0..3);
+    holds("a letter changed, added or taken out", 200, strategy, |(at, letter, kind)| {
         let sealed = format!("{PREFIX}{}", BASE64_STANDARD.encode(file(b"value")));
         let at = at.index(sealed.len());
         let mut changed: Vec<char> = sealed.chars().collect();
         match kind {
             0 => changed[at] = letter,
             1 => changed.insert(at, letter),
-            _ => { changed.remove(at); }
+            _ => {
+                changed.remove(at);
+            }
         }
         let changed: String = changed.into_iter().collect();
         prop_assert!(changed == sealed || !opens(&changed), "{changed}");
-    }
+        Ok(())
+    });
+}
 
-    #[test]
-    fn any_part_cut_out_or_doubled_is_refused(from: Index, to: Index) {
+#[test]
+fn any_part_cut_out_or_doubled_is_refused() {
+    holds("a part cut out or doubled", 200, any::<(Index, Index)>(), |(from, to)| {
         let file = file(b"a value of some length");
         let ends = [from.index(file.len() + 1), to.index(file.len() + 1)];
         let (from, to) = (ends[0].min(ends[1]), ends[0].max(ends[1]));
         prop_assume!(from != to);
         prop_assert!(!file_opens(&[&file[..from], &file[to..]].concat()));
         prop_assert!(!file_opens(&[&file[..to], &file[from..]].concat()));
-    }
-
-    #[test]
-    fn any_mixture_of_two_values_is_refused(picks: [bool; 5], mac: bool, payload: bool) {
-        let files = [file(b"the one"), file(b"the other")];
-        let parts = [stanzas(&files[0]), stanzas(&files[1])];
-        prop_assert_eq!((parts[0].len(), parts[1].len()), (5, 5));
-        let of = |other: bool| usize::from(other);
-        let mut mixed = b"age-encryption.org/v1".to_vec();
-        for (n, pick) in picks.into_iter().enumerate() {
-            mixed.extend_from_slice(&parts[of(pick)][n]);
-        }
-        let of = |other: bool| &files[usize::from(other)];
-        mixed.extend_from_slice(&of(mac)[mac_at(of(mac))..header_len(of(mac))]);
-        mixed.extend_from_slice(&of(payload)[header_len(of(payload))..]);
-        prop_assert!(files.contains(&mixed) || !file_opens(&mixed));
-    }
+        Ok(())
+    });
 }
 
-proptest! {
-    #![proptest_config(Config::with_cases(3000))]
+#[test]
+fn any_mixture_of_two_values_is_refused() {
+    // Any stanzas of the two, in any order and number; a MAC and a payload of either.
+    let strategy = (vec((any::<bool>(), 0..5_usize), 0..8), any::<bool>(), any::<bool>());
+    let files = [file(b"the one"), file(b"the other")];
+    let parts = files.each_ref().map(|file| stanzas(file));
+    assert_eq!(parts.each_ref().map(Vec::len), [5, 5]);
+    let mixed = |picks: &[(bool, usize)], mac: bool, payload: bool| {
+        let of = |other: bool| &files[usize::from(other)];
+        let mut mixed = b"age-encryption.org/v1".to_vec();
+        for (other, n) in picks {
+            mixed.extend_from_slice(&parts[usize::from(*other)][*n]);
+        }
+        mixed.extend_from_slice(&of(mac)[mac_at(of(mac))..header_len(of(mac))]);
+        mixed.extend_from_slice(&of(payload)[header_len(of(payload))..]);
+        mixed
+    };
+    holds("a mixture of two files", 600, strategy, |(picks, mac, payload)| {
+        let mixed = mixed(&picks, mac, payload);
+        prop_assert!(files.contains(&mixed) || !file_opens(&mixed), "{picks:?} {mac} {payload}");
+        Ok(())
+    });
+    // The likeliest to go unnoticed: all stanzas in their places, each of the one file or of the other.
+    let mut count = 0;
+    for choice in 0..1 << 7 {
+        let bit = |n: usize| choice >> n & 1 == 1;
+        let picks: Vec<(bool, usize)> = (0..5).map(|n| (bit(n), n)).collect();
+        let mixed = mixed(&picks, bit(5), bit(6));
+        assert_eq!(file_opens(&mixed), files.contains(&mixed), "{choice:07b}");
+        count += 1;
+    }
+    fact(&format!("property: each part of the one file or of the other: all {count} mixtures"));
+}
 
-    #[test]
-    fn any_text_is_read_or_refused(text in any::<String>()) {
+#[test]
+fn any_text_is_read_or_refused() {
+    holds("any text", 3000, any::<String>(), |text| {
         let _ = Sealed::parse(&text);
         let _ = Sealed::parse(&format!("{PREFIX}{text}"));
-    }
+        Ok(())
+    });
+}
 
-    #[test]
-    fn what_is_read_is_written_back(bytes: Vec<u8>, header in header_text(), letters in "[A-Za-z0-9+/=]{0,24}") {
+#[test]
+fn what_is_read_is_written_back() {
+    let strategy = (any::<Vec<u8>>(), header_text(), "[A-Za-z0-9+/=]{0,24}");
+    holds("any bytes, with and without a header", 3000, strategy, |(bytes, header, letters)| {
         let text = |file: &[u8]| format!("{PREFIX}{}", BASE64_STANDARD.encode(file));
         for text in [
             text(&bytes),
@@ -174,7 +219,8 @@ proptest! {
                 prop_assert!(opened.is_err());
             }
         }
-    }
+        Ok(())
+    });
 }
 
 /// Texts that look like headers, right and wrong.
@@ -195,14 +241,15 @@ fn header_text() -> impl Strategy<Value = String> {
 }
 
 #[test]
-fn every_byte_of_a_file_is_bound() {
+fn every_bit_of_a_file_is_bound() {
     let file = file(b"value");
     assert!(file_opens(&file));
-    for at in 0..file.len() {
+    for at in 0..file.len() * 8 {
         let mut changed = file.clone();
-        changed[at] ^= 1 << (at % 8);
-        assert!(!file_opens(&changed), "byte {at}");
+        changed[at / 8] ^= 1 << (at % 8);
+        assert!(!file_opens(&changed), "bit {} of byte {}", at % 8, at / 8);
     }
+    fact(&format!("property: a bit flipped: all {} of a file", file.len() * 8));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What opens.
 
 use super::forge::{CHUNK, Forge};
-use super::{ALICE, BOB, CAROL, Case};
+use super::{ALICE, BOB, CAROL, Case, Key};
 
 const USUAL: &str = "strict shop/checkout/API_KEY";
 
@@ -115,7 +115,7 @@ fn recipients() -> Vec<Case> {
         .with(&[&CAROL, &ALICE, &BOB]),
         Case::opens(
             "ok-hint-absent",
-            "without a list of recipients every key is tried",
+            "without a list of recipients a key is tried on one stanza after the other",
             (USUAL, &[]),
             &Forge::new("ok-hint-absent").scope(scope).x25519_all(&[&BOB, &ALICE]).build(),
         ),
@@ -143,6 +143,7 @@ fn recipients() -> Vec<Case> {
                 .build(),
         ),
     ];
+    cases.extend(trials());
     let file = Forge::new("ok-hint-fifty").scope(scope);
     let file = file.stanza(&format!("sealedenv.dev/to {}", fifty.join(" ")), b"").x25519(&ALICE).build();
     let mut case = Case::opens("ok-hint-fifty", "the list names fifty strangers", (USUAL, &[]), &file);
@@ -152,6 +153,49 @@ fn recipients() -> Vec<Case> {
     cases.push(case);
     cases
 }
+
+/// Three trials, and no more, in the order that the format gives.
+fn trials() -> Vec<Case> {
+    let scope = "v1 strict shop checkout API_KEY";
+    let scoped = |name| Forge::new(name).scope(scope);
+    vec![
+        Case::opens(
+            "ok-trials-third",
+            "without a list, the third stanza is the last that one key is tried on",
+            (USUAL, &[]),
+            &scoped("ok-trials-third").x25519_all(&[&BOB, &CAROL, &ALICE]).build(),
+        ),
+        Case::opens(
+            "ok-trials-third-key",
+            "without a true list, the third of three keys in the order of fingerprints",
+            (USUAL, &[]),
+            &scoped("ok-trials-third-key").x25519(&ALICE).build(),
+        )
+        .with(&[&ALICE, &BOB, &CAROL]),
+        Case::opens(
+            "ok-trials-places-first",
+            "keys are tried at the places that the list gives them before any is tried elsewhere",
+            (USUAL, &[&CAROL, &BOB, &ALICE]),
+            &scoped("ok-trials-places-first")
+                .to(&[&CAROL, &BOB, &ALICE])
+                .x25519_all(&[&BOB, &CAROL, &ALICE, &BOB])
+                .build(),
+        )
+        .with(&[&ALICE, &BOB, &CAROL]),
+        Case::opens(
+            "ok-trials-hinted-among-strangers",
+            "a true list needs one trial among any number of stanzas",
+            (USUAL, &[&BOB, &CAROL, &BOB_AGAIN, &ALICE]),
+            &scoped("ok-trials-hinted-among-strangers")
+                .to(&[&BOB, &CAROL, &BOB_AGAIN, &ALICE])
+                .x25519_all(&[&BOB, &CAROL, &BOB, &ALICE, &CAROL, &BOB])
+                .build(),
+        ),
+    ]
+}
+
+/// A fingerprint that is nobody's, in a place of the list.
+const BOB_AGAIN: Key = Key { identity: "", recipient: "", fingerprint: "0123456789abcdef" };
 
 fn foreign_stanzas() -> Vec<Case> {
     let usual = |name| Forge::usual(name, &[&ALICE]);
@@ -170,6 +214,15 @@ fn foreign_stanzas() -> Vec<Case> {
                 .stanza("c-grease", &[4; 97]),
         ),
         open("ok-stanzas-hundred", "100 stanzas are allowed", full),
+        open(
+            "ok-words-most",
+            "512 words are allowed in the first lines of all stanzas",
+            // 10 in the three ordinary stanzas, 2 × 250 and 2 in others.
+            usual("ok-words-most")
+                .stanza(&format!("x-grease{}", " y".repeat(249)), b"")
+                .stanza(&format!("x-grease{}", " y".repeat(249)), b"")
+                .stanza("x-grease y", b""),
+        ),
         open(
             "ok-line-longest",
             "a header line of 1024 bytes is allowed",

@@ -303,6 +303,13 @@ fn bounds() -> Vec<Case> {
     vec![
         large("bound-stanzas", "101 stanzas", hundred),
         large(
+            "bound-words",
+            "513 words in the first lines of all stanzas",
+            usual("bound-words")
+                .stanza(&format!("x-grease{}", " y".repeat(249)), b"")
+                .stanza(&format!("x-grease{}", " y".repeat(252)), b""),
+        ),
+        large(
             "bound-line",
             "a header line of 1025 bytes",
             usual("bound-line").stanza(&format!("x-grease {}", "y".repeat(1025 - 12)), b""),

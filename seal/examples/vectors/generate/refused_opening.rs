@@ -118,6 +118,25 @@ fn keys() -> Vec<Case> {
             (USUAL, TO_ALICE),
             &Forge::new("key-hint-lies").scope(SCOPE).to(&[&ALICE]).x25519(&BOB).build(),
         ),
+        Case::formed(
+            "key-trials-fourth",
+            "NoIdentity",
+            "without a list the fourth stanza is not tried any more",
+            (USUAL, &[]),
+            &Forge::new("key-trials-fourth").scope(SCOPE).x25519_all(&[&BOB, &CAROL, &BOB, &ALICE]).build(),
+        ),
+        Case::formed(
+            "key-trials-false-list",
+            "NoIdentity",
+            "a list that sends three keys to the wrong places leaves no trial for the right ones",
+            (USUAL, &[&ALICE, &BOB, &CAROL]),
+            &Forge::new("key-trials-false-list")
+                .scope(SCOPE)
+                .to(&[&ALICE, &BOB, &CAROL])
+                .x25519_all(&[&BOB, &CAROL, &ALICE])
+                .build(),
+        )
+        .with(&[&ALICE, &BOB, &CAROL]),
         unknown(
             "type-post-quantum",
             "only a post-quantum recipient",
