@@ -110,15 +110,7 @@ fn a_paused_leader_writes_nothing_when_it_wakes_up() -> Result<()> {
             kubectl(&["get", "sealingkey", "cluster", "-o", "jsonpath={.status.lastHandledRotation}"])?;
         Ok((served == "while-paused").then_some(()))
     })?;
-    wait("every status to be written", || {
-        let ready = home.namespace().kubectl(&[
-            "get",
-            "sealedenvs",
-            "-o",
-            "jsonpath={range .items[*]}{.status.keysReady} {end}",
-        ])?;
-        Ok((ready.matches("1/1").count() == all.len() + 1).then_some(()))
-    })?;
+    home.wait_statuses(all.len() + 1)?;
     let before = home.versions()?;
 
     leader.signal(Signal::CONT)?;
@@ -165,6 +157,7 @@ fn a_leader_that_is_cut_off_is_replaced_and_stands_by_when_it_is_back() -> Resul
     for name in names("env", 20) {
         home.wait_value(&name, "v")?;
     }
+    home.wait_statuses(21)?;
     wait("the former leader to have stepped down by itself", || {
         Ok(leader.log().contains("leading no longer").then_some(()))
     })?;
