@@ -133,6 +133,18 @@ impl Home {
         })
     }
 
+    /// Waits until that many SealedEnvs say that all of their values are delivered.
+    ///
+    /// # Errors
+    /// After the deadline.
+    pub fn wait_statuses(&self, count: usize) -> Result<()> {
+        wait(&format!("{count} statuses"), || {
+            let path = "jsonpath={range .items[*]}{.status.keysReady} {end}";
+            let ready = self.namespace.kubectl(&["get", "sealedenvs", "-o", path])?;
+            if ready.matches("1/1").count() == count { Ok(Some(())) } else { bail!("{ready}") }
+        })
+    }
+
     /// The instance that the Lease names; none when it names nobody.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use http::{Method, Request};
+use http::{Method, Request, Response};
 use kube::client::retry::RetryPolicy;
 use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
@@ -70,14 +70,29 @@ pub async fn connect(leadership: &Leadership, metrics: &ApiMetrics) -> Result<Cl
     let build =
         |config: Config| ClientBuilder::try_from(config).map_err(|e| ConnectError::Setup(Box::new(e)));
     let election = build(config.clone())?.with_layer(metrics).build();
+    let work = fenced(build(config)?.with_layer(metrics), leadership)?;
+    Ok(Clients { work, election })
+}
+
+/// A client that writes only while this replica leads, and is patient with a busy API server.
+///
+/// # Errors
+/// [`ConnectError::Waits`].
+pub fn fenced<S, B>(connection: ClientBuilder<S>, leadership: &Leadership) -> Result<Client, ConnectError>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     let again = RetryPolicy::new(BUSY_WAIT.0, BUSY_WAIT.1, BUSY_AGAIN, true).map_err(ConnectError::Waits)?;
-    let work = build(config)?
-        .with_layer(metrics)
+    let client = connection
         .with_layer(&FenceLayer::new(leadership.clone()))
         .with_layer(&BufferLayer::new(QUEUE))
         .with_layer(&RetryLayer::new(again))
         .build();
-    Ok(Clients { work, election })
+    Ok(client)
 }
 
 /// Puts a [`Fence`] in front of a connection.

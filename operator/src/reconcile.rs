@@ -22,7 +22,7 @@ use crate::notices::Notices;
 use crate::opened::{Opened, open_all};
 use crate::plan::{self, Observed, Ownership, Plan, SecretFacts, Step, Subject};
 use crate::reason::Reason;
-use crate::secrets::{Id, Secrets, Seen};
+use crate::secrets::{Id, Secrets, Seen, later};
 use crate::trail::{NotRecorded, Trail};
 
 /// How often a decision is made anew at once because the world moved meanwhile. Then the object waits its turn.
@@ -84,7 +84,7 @@ pub enum ReconcileError {
 ///
 /// # Expected flow
 /// 1. If status and Secret metadata show that nothing is to do: done, without a request.
-/// 2. Open the values; read the Secret where the decision needs its content.
+/// 2. Read the SealedEnv if the Secret is newer than what is known of it. Open the values; read the Secret where the decision needs its content.
 /// 3. [`plan::plan`] decides.
 /// 4. The audit trail takes the records. If it does not, nothing is written (I5).
 /// 5. The steps are carried out, each with its precondition; a stale view goes back to 2.
@@ -124,14 +124,16 @@ async fn work_on(known: Arc<Known>, ctx: &Context) -> Result<Done, ReconcileErro
     for _ in 0..ATTEMPTS {
         status.clone_from(&ctx.written.latest(&known));
         let ring = ctx.keys.ring();
-        {
+        let overtaken = {
             let subject = known.subject(&known.spec, &status);
             let observed = observe(ctx, &subject, &ring.fingerprint);
             if secret.is_none() && plan::is_settled(&subject, &observed) {
-                ctx.waiting.forget(&known.reference());
-                ctx.failures.reset(&known.reference());
-                return Ok(Done { outcome: Outcome::Unchanged, action: Action::await_change() });
+                return Ok(settled(ctx, &known));
             }
+            is_overtaken(&known, &observed)
+        };
+        if overtaken {
+            ctx.waiting.forget(&known.reference());
         }
         let Some((fresh, spec)) = whole(ctx, &known).await? else {
             return Ok(Done::gone());
@@ -139,6 +141,12 @@ async fn work_on(known: Arc<Known>, ctx: &Context) -> Result<Done, ReconcileErro
         known = fresh;
         status.clone_from(&ctx.written.latest(&known));
         let subject = known.subject(&spec, &status);
+        if overtaken
+            && secret.is_none()
+            && plan::is_settled(&subject, &observe(ctx, &subject, &ring.fingerprint))
+        {
+            return Ok(settled(ctx, &known));
+        }
         let opened = open_all(subject.namespace, subject.name, &spec, &ring.keyring, OpenPolicy::default());
         ctx.metrics.opened(&opened);
         let mut observed = observe(ctx, &subject, &ring.fingerprint);
@@ -219,6 +227,21 @@ async fn refused(
         return Ok(Done::with(&status, again));
     }
     Err(WriteError::Secret { name, source }.into())
+}
+
+fn settled(ctx: &Context, known: &Known) -> Done {
+    ctx.waiting.forget(&known.reference());
+    ctx.failures.reset(&known.reference());
+    Done { outcome: Outcome::Unchanged, action: Action::await_change() }
+}
+
+/// Whether the Secret was written later than what is known of the SealedEnv. Then another replica may have handled a
+/// newer one, while our watch of SealedEnvs lagged behind that of Secrets: acting on what we know would bring an older
+/// value back. A read tells.
+fn is_overtaken(known: &Known, observed: &Observed) -> bool {
+    let seen = observed.secret.as_ref().map(|secret| secret.resource_version.as_str());
+    let ours = known.meta().resource_version.as_deref();
+    matches!((seen, ours), (Some(seen), Some(ours)) if later(seen, ours))
 }
 
 /// Marks that the Secret has to be read, whatever the cache says.

@@ -44,8 +44,11 @@ const WAITING_BYTES: usize = 16 << 20;
 /// last record may take, it stays below Kubernetes' own 30 s.
 const FINISH: Duration = Duration::from_secs(18);
 
-/// How often to look whether the first key is there by now.
+/// How often to look whether the first key is there by now, and the first pause when the API server does not answer.
 const KEYS_AGAIN: Duration = Duration::from_secs(1);
+
+/// The longest pause.
+const KEYS_AT_MOST: Duration = Duration::from_secs(15);
 
 /// Exit code for I3: there is no key to work with.
 const EXIT_NO_KEY: u8 = 3;
@@ -165,7 +168,10 @@ async fn run(args: Args) -> Result<(), RunError> {
     let keys = Arc::new(keys.with_metrics(metrics.clone()));
     // Before the election: a replica that has no key to work with must not hold the Lease either.
     let extents = extents(&args);
-    let start = keys.start(args.generate_key.into(), &extents).await?;
+    let start = tokio::select! {
+        start = patiently(|| keys.start(args.generate_key.into(), &extents)) => start?,
+        () = shutdown.triggered() => return Ok(()),
+    };
     let election = if args.leader_elect {
         Some(elect::Running::start(candidate(&args, clients.election, steady, &leadership)?))
     } else {
@@ -274,7 +280,7 @@ impl Replica {
     async fn prepare(&self, mut start: Start) -> Result<DigestKey, RunError> {
         loop {
             if start == Start::Go
-                && let Some(key) = self.keys.digest_key().await?
+                && let Some(key) = patiently(|| self.keys.digest_key()).await?
             {
                 return Ok(key);
             }
@@ -282,7 +288,23 @@ impl Replica {
                 () = self.leadership.gained() => {}
                 () = tokio::time::sleep(KEYS_AGAIN) => {}
             }
-            start = self.keys.start(self.args.generate_key.into(), &self.extents).await?;
+            start = patiently(|| self.keys.start(self.args.generate_key.into(), &self.extents)).await?;
+        }
+    }
+}
+
+/// Tries again while the API server is away or busy. To end instead would leave the next try to the kubelet, whose
+/// pauses grow to minutes.
+async fn patiently<T>(mut attempt: impl AsyncFnMut() -> Result<T, KeysError>) -> Result<T, KeysError> {
+    let mut wait = KEYS_AGAIN;
+    loop {
+        match attempt().await {
+            Err(error) if error.is_passing() => {
+                tracing::warn!(error = chain(&error), "the sealing keys cannot be looked at yet");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(KEYS_AT_MOST);
+            }
+            answer => return answer,
         }
     }
 }

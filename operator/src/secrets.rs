@@ -97,7 +97,7 @@ impl Seen {
 
 /// Whether `a` is a later resourceVersion than `b`. They are numbers of one counter on every API server there is;
 /// where they are not, nothing is later.
-fn later(a: &str, b: &str) -> bool {
+pub(crate) fn later(a: &str, b: &str) -> bool {
     matches!((a.parse::<u64>(), b.parse::<u64>()), (Ok(a), Ok(b)) if a > b)
 }
 

@@ -267,8 +267,14 @@ async fn a_status_that_could_not_be_written_is_written_next_time_without_another
             "labels": {"app.kubernetes.io/managed-by": "sealedenv"}, "annotations": {"sealedenv.dev/sealedenv": "checkout"},
             "ownerReferences": [{"apiVersion": "sealedenv.dev/v1alpha1", "kind": "SealedEnv", "name": "checkout",
                 "uid": "env-uid", "controller": true}]}});
+    let env = serde_json::to_value(&bench.env).unwrap();
     bench
-        .run(vec![call("GET", SECRET, move |_, _| (200, live.clone())), write_status("Delivered")])
+        .run(vec![
+            // The Secret is newer than what is known of its SealedEnv.
+            call("GET", ENV, move |_, _| (200, env.clone())),
+            call("GET", SECRET, move |_, _| (200, live.clone())),
+            write_status("Delivered"),
+        ])
         .await
         .unwrap();
     assert_eq!(memory.lines().len(), 1, "{:?}", memory.lines());

@@ -75,6 +75,20 @@ impl KeysError {
     }
 }
 
+impl KeysError {
+    /// Whether the same may succeed later without anybody's doing: the API server is away or busy, or leadership moved.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Api { source, .. } => match &**source {
+                kube::Error::Api(status) => status.code == 429 || status.code >= 500,
+                _ => true,
+            },
+            Self::NotLeading(_) => true,
+            Self::NoKey(_) | Self::DigestKey | Self::Random(_) => false,
+        }
+    }
+}
+
 fn no_key(why: NoKey) -> &'static str {
     match why {
         NoKey::GenerationOff => "there is no sealing key, and making one is switched off",

@@ -53,15 +53,19 @@ fn changes(client: &Client, namespace: &str) -> impl Stream<Item = ()> + use<> {
     let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), namespace);
     let of_keys =
         watcher::Config::default().labels(&format!("{}={}", names::SEALING_KEY, names::CLUSTER_KEY));
-    let secrets = watcher(secrets, of_keys).default_backoff().touched_objects().map(told);
+    let secrets = watcher(secrets, of_keys).default_backoff().touched_objects().filter_map(told);
     let keys: Api<PartialObjectMeta<SealingKey>> = Api::all(client.clone());
-    let keys = watcher(keys, watcher::Config::default()).default_backoff().touched_objects().map(told);
+    let keys = watcher(keys, watcher::Config::default()).default_backoff().touched_objects().filter_map(told);
     // Changes that came together need one look.
     stream::select(secrets, keys).ready_chunks(64).map(drop)
 }
 
-fn told<T>(event: Result<T, watcher::Error>) {
-    if let Err(error) = event {
-        tracing::warn!(error = chain(&error), "a watch of the sealing keys is interrupted");
+async fn told<T>(event: Result<T, watcher::Error>) -> Option<()> {
+    match event {
+        Ok(_) => Some(()),
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "a watch of the sealing keys is interrupted");
+            None
+        }
     }
 }

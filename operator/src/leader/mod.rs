@@ -165,7 +165,7 @@ impl Leadership {
     }
 
     /// Leads until then, unless it is told again.
-    fn lead_until(&self, until: Tick) {
+    pub fn lead_until(&self, until: Tick) {
         self.0.finish.store(until.nanos(), Ordering::SeqCst);
         self.0.until.store(until.nanos(), Ordering::SeqCst);
         self.0.role.send_if_modified(|role| match role {
@@ -178,7 +178,7 @@ impl Leadership {
     }
 
     /// Leads no longer. What is on its way is finished or, once leadership would not be certain, given up.
-    fn lose(&self) {
+    pub fn lose(&self) {
         self.0.until.store(0, Ordering::SeqCst);
         self.0.role.send_if_modified(|role| {
             let led = *role != Role::Standby;
