@@ -16,7 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use sealedenv_audit::Log;
 
 use crate::apply::WriteError;
-use crate::leader::Role;
+use crate::leader::{NotLeading, Role};
 use crate::objects::Objects;
 use crate::opened::Opened;
 use crate::queue::Pending;
@@ -36,12 +36,20 @@ pub enum Outcome {
     NotReady,
     /// It is gone.
     Gone,
+    /// Another replica leads by now, and goes on with it.
+    Left,
     /// It will be tried again.
     Error,
 }
 
 impl Outcome {
-    const ALL: [Self; 5] = [Self::Unchanged, Self::Ready, Self::NotReady, Self::Gone, Self::Error];
+    const ALL: [Self; 6] =
+        [Self::Unchanged, Self::Ready, Self::NotReady, Self::Gone, Self::Left, Self::Error];
+
+    /// Of a reconcile that ended in an error.
+    pub(crate) fn of_error(error: &ReconcileError) -> Self {
+        if NotLeading::is_in(error) { Self::Left } else { Self::Error }
+    }
 
     fn word(self) -> &'static str {
         match self {
@@ -49,6 +57,7 @@ impl Outcome {
             Self::Ready => "ready",
             Self::NotReady => "not_ready",
             Self::Gone => "gone",
+            Self::Left => "left",
             Self::Error => "error",
         }
     }

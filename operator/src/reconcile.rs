@@ -95,7 +95,7 @@ pub enum ReconcileError {
 pub async fn reconcile(known: Arc<Known>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
     let begun = Instant::now();
     let done = work_on(known, &ctx).await;
-    let outcome = done.as_ref().map_or(Outcome::Error, |done| done.outcome);
+    let outcome = done.as_ref().map_or_else(Outcome::of_error, |done| done.outcome);
     ctx.metrics.ended(outcome, begun.elapsed());
     done.map(|done| done.action)
 }
@@ -376,7 +376,7 @@ pub fn forget(ctx: &Context, reference: &ObjectRef<Known>) {
 pub fn retry(known: &Known, error: &ReconcileError, ctx: &Context) -> Action {
     if NotLeading::is_in(error) {
         // Another replica goes on with it. Should we lead again, every object is looked at anyway.
-        tracing::debug!(namespace = known.namespace(), name = known.name(), "left to the leader");
+        tracing::debug!("left to the leader");
         return Action::await_change();
     }
     let after = ctx.failures.next(&known.reference(), known.meta().uid.as_deref().unwrap_or_default());

@@ -34,7 +34,7 @@ pub fn registry(prefix: &str, build: &Build) -> Registry {
     registry
 }
 
-/// What a registry exposes, with every value 1: for tests that hold documentation, alerts and dashboards to it.
+/// What a registry exposes, with every value 1 and in a fixed order: for tests that hold documentation, alerts and dashboards to it.
 ///
 /// In the text format of Prometheus and not of OpenMetrics, for which the tools that lint names do not read.
 ///
@@ -56,7 +56,14 @@ pub fn shape(registry: &Registry) -> String {
             _ => line.rsplit_once(' ').map(|(series, _)| format!("{series} 1\n")),
         }
     };
-    text.lines().filter_map(line).collect()
+    // A family's series come in no order: those that follow each other are sorted.
+    let mut lines: Vec<String> = text.lines().filter_map(line).collect();
+    for series in lines.chunk_by_mut(|a, b| a.starts_with('#') == b.starts_with('#')) {
+        if !series[0].starts_with('#') {
+            series.sort_unstable();
+        }
+    }
+    lines.concat()
 }
 
 /// Labels of one kind of request.

@@ -17,11 +17,12 @@ use crate::{
 const MODULE: &str = "e2e/gitops";
 
 const JUDGE: Program =
-    Program { module: MODULE, sources: Some("judge"), package: "./judge", name: "gitops-judge" };
+    Program { module: MODULE, sources: Some("judge"), tags: "", package: "./judge", name: "gitops-judge" };
 
 const CONTROLLER: Program = Program {
     module: MODULE,
     sources: None,
+    tags: "",
     package: "github.com/fluxcd/kustomize-controller",
     name: "kustomize-controller",
 };

@@ -19,6 +19,8 @@ pub(crate) struct Program {
     pub(crate) module: &'static str,
     /// The folder below it that has all the program's own sources; none of a program that the module only requires.
     pub(crate) sources: Option<&'static str>,
+    /// Build tags, comma-separated.
+    pub(crate) tags: &'static str,
     /// The package, as `go build` takes it.
     pub(crate) package: &'static str,
     /// What the program is called.
@@ -43,7 +45,7 @@ impl Program {
         if let Some(folder) = self.sources {
             sources.extend(self::sources(&module.join(folder))?);
         }
-        let key = key(&sources, &go_version()?, self.package);
+        let key = key(&sources, &go_version()?, &format!("{}{}", self.package, self.tags));
         let tools = host::cache()?.join("tools");
         let dir = tools.join(format!("{}-{}", self.name, &key[..16]));
         let program = dir.join(self.name);
@@ -62,6 +64,7 @@ impl Program {
                 .env("GOFLAGS", "")
                 .args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o"])
                 .arg(new.join(self.name))
+                .arg(format!("-tags={}", self.tags))
                 .arg(self.package),
             &format!("building {}", self.name),
             &new.join("build.log"),

@@ -41,11 +41,13 @@ pub enum Tier {
     Api,
     /// Real pods in a real cluster, with the chart installed.
     E2e,
+    /// The same: helm installs, upgrades, rolls back and uninstalls the release.
+    Helm,
 }
 
 impl Tier {
     fn needs_cluster(self) -> bool {
-        matches!(self, Self::Api | Self::E2e)
+        matches!(self, Self::Api | Self::E2e | Self::Helm)
     }
 
     fn name(self) -> &'static str {
@@ -54,6 +56,7 @@ impl Tier {
             Self::Fuzz => "fuzz",
             Self::Api => "api",
             Self::E2e => "e2e",
+            Self::Helm => "helm",
         }
     }
 }
@@ -70,9 +73,9 @@ pub fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<ExitCode> {
     if tiers.is_empty() {
         let start = Instant::now();
         results.push(Outcome::of_checks(lint::quick(checkout), start.elapsed()));
-        tiers = vec![Tier::Unit, Tier::Fuzz, Tier::Api, Tier::E2e];
+        tiers = vec![Tier::Unit, Tier::Fuzz, Tier::Api, Tier::E2e, Tier::Helm];
     }
-    let pods = tiers.contains(&Tier::E2e);
+    let pods = tiers.contains(&Tier::E2e) || tiers.contains(&Tier::Helm);
     let mut reserved = None;
     let mut made_for_api_only = false;
     let mut seen = Seen::default();
@@ -123,7 +126,7 @@ fn run_tier(
             test.env("SEALEDENV_E2E_HELM", chart::helm()?);
             gitops::judge(checkout).context("the judge of statuses")?;
         }
-        Tier::Api | Tier::E2e => {
+        Tier::Api | Tier::E2e | Tier::Helm => {
             prepare(checkout, tier, pods, &mut test)?;
             test.args(["--package", "sealedenv-e2e", "--features", "cluster", "--test", tier.name()]);
         }

@@ -4,6 +4,7 @@ mod aside;
 mod audit;
 mod flux;
 mod keys;
+mod metrics;
 mod pods;
 mod refusal;
 mod secrets;
