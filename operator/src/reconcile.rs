@@ -93,25 +93,20 @@ pub enum ReconcileError {
 /// # Errors
 /// [`ReconcileError`]; the caller retries with backoff. Nothing is half done that the next run does not finish.
 pub async fn reconcile(known: Arc<Known>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
-    let (mut known, mut status) = (known, SealedEnvStatus::default());
+    let mut known = known;
     let mut secret: Option<Look> = None;
     for _ in 0..ATTEMPTS {
-        status.clone_from(&ctx.written.latest(&known));
         let ring = ctx.keys.ring();
-        {
-            let subject = known.subject(&known.spec, &status);
-            let observed = observe(&ctx, &subject, &ring.fingerprint);
-            if secret.is_none() && plan::is_settled(&subject, &observed) {
-                ctx.waiting.forget(&known.reference());
-                ctx.failures.reset(&known.reference());
-                return Ok(Action::await_change());
-            }
+        if secret.is_none() && is_settled(&ctx, &known, &ring.fingerprint) {
+            ctx.waiting.forget(&known.reference());
+            ctx.failures.reset(&known.reference());
+            return Ok(Action::await_change());
         }
-        let Some((fresh, spec)) = whole(&ctx, &known).await? else {
+        let Some((fresh, spec, seen)) = whole(&ctx, &known).await? else {
             return Ok(Action::await_change());
         };
         known = fresh;
-        status.clone_from(&ctx.written.latest(&known));
+        let status = ctx.written.latest(&known, seen);
         let subject = known.subject(&spec, &status);
         let opened = open_all(subject.namespace, subject.name, &spec, &ring.keyring, OpenPolicy::default());
         ctx.metrics.opened(&opened);
@@ -195,6 +190,13 @@ async fn refused(
     Err(WriteError::Secret { name, source }.into())
 }
 
+fn is_settled(ctx: &Context, known: &Known, ring: &str) -> bool {
+    // Neither values nor status are at hand, and neither is looked at.
+    let none = SealedEnvStatus::default();
+    let subject = known.subject(&known.spec, &none);
+    plan::is_settled(&ctx.written.handled(known), &subject, &observe(ctx, &subject, ring))
+}
+
 /// Marks that the Secret has to be read, whatever the cache says.
 struct Look;
 
@@ -232,18 +234,18 @@ async fn look(ctx: &Context, subject: &Subject<'_>, observed: &mut Observed) -> 
     Ok(())
 }
 
-/// The object with its values: those that came with the watch, or a read. None when it is gone.
+/// The object with its values and its status: those that came with the watch, or a read. None when it is gone.
 async fn whole(
     ctx: &Context,
     known: &Arc<Known>,
-) -> Result<Option<(Arc<Known>, SealedEnvSpec)>, ReconcileError> {
+) -> Result<Option<(Arc<Known>, SealedEnvSpec, SealedEnvStatus)>, ReconcileError> {
     if let Some(values) = ctx.waiting.take(known) {
-        let spec = values.into_spec(&known.spec);
-        return Ok(Some((Arc::clone(known), spec)));
+        let (spec, status) = values.restore(&known.spec);
+        return Ok(Some((Arc::clone(known), spec, status)));
     }
     Ok(read(ctx, known).await?.map(|(known, values)| {
-        let spec = values.into_spec(&known.spec);
-        (Arc::new(known), spec)
+        let (spec, status) = values.restore(&known.spec);
+        (Arc::new(known), spec, status)
     }))
 }
 
