@@ -21,6 +21,9 @@ const PROGRAM: &str = "sealedenv-image";
 /// The names that the program is called by: a file, and links to it.
 const NAMES: [&str; 3] = ["sealedenv", "sealedenv-operator", "sealedenv-webhook"];
 
+/// The package that measures, built beside the others.
+const BENCH: &str = "sealedenv-bench";
+
 /// Where a local image is looked for. Not the published name: what stands there was pulled, not built here.
 pub const REPOSITORY: &str = "localhost/sealedenv/sealedenv";
 
@@ -119,6 +122,16 @@ fn describe(reference: &str, program: &Path) -> anyhow::Result<imagetar::Image> 
         .label("org.opencontainers.image.version", env!("CARGO_PKG_VERSION"))
         .label("org.opencontainers.image.licenses", env!("CARGO_PKG_LICENSE"));
     Ok(image)
+}
+
+/// Builds the image and, with the same settings, the program that measures. Gives that program.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_with_bench(checkout: &Checkout) -> anyhow::Result<(Image, PathBuf)> {
+    // Together first: features of dependencies are settled for all that is built at once.
+    let folder = release(checkout, &[PROGRAM, BENCH])?;
+    Ok((build(checkout)?, folder.join(BENCH)))
 }
 
 /// Makes a link, in place of what may be there.
