@@ -1,4 +1,4 @@
-# The image of all components: static binaries, no shell, no user but 65532.
+# The image of all components: one static binary under three names, no shell, no user but 65532.
 #
 #   docker build -t sealedenv .
 #
@@ -10,13 +10,11 @@ COPY . .
 # With an explicit target, so that build scripts and macros stay dynamic.
 RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
  && RUSTFLAGS='-C target-feature=+crt-static --remap-path-prefix=/usr/local/cargo=/cargo' \
-    cargo build --release --locked --target "$target" \
-      --package sealedenv-operator --bin sealedenv-operator \
-      --package sealedenv-webhook --bin sealedenv-webhook \
-      --package sealedenv-cli --bin sealedenv \
+    cargo build --release --locked --target "$target" --package sealedenv-image \
  && mkdir /image \
- && cp "target/$target/release/sealedenv-operator" "target/$target/release/sealedenv-webhook" \
-       "target/$target/release/sealedenv" /image/
+ && cp "target/$target/release/sealedenv-image" /image/sealedenv \
+ && ln -s sealedenv /image/sealedenv-operator \
+ && ln -s sealedenv /image/sealedenv-webhook
 
 FROM scratch
 COPY --from=build /image/ /

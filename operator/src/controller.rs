@@ -19,7 +19,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{WatchStreamExt as _, controller::ReconcileRequest};
 use kube::{Client, ResourceExt as _};
 use sealedenv_audit::{Action as AuditAction, Outcome};
-use sealedenv_crds::{SealedEnv, names};
+use sealedenv_crds::{SealedEnv, SealedEnvStatus, names};
 use sealedenv_runtime::readiness::Gate;
 use sealedenv_runtime::report::chain;
 use sealedenv_runtime::shutdown::Shutdown;
@@ -296,11 +296,11 @@ impl Intake {
         match env.0 {
             Ok(env) => {
                 let (known, values) = Known::strip(env);
-                // What the leader has dealt with, a standby need not hold in memory.
-                if self.ctx.leadership.leads() || !plan::is_handled(&known.status, &known.input) {
-                    self.ctx.waiting.keep(&known, values);
-                } else {
+                // What was dealt with needs no values unless something else changed; then it is read.
+                if known.is_handled() {
                     self.ctx.waiting.forget(&known.reference());
+                } else {
+                    self.ctx.waiting.keep(&known, values);
                 }
                 Some(known)
             }
@@ -321,15 +321,14 @@ impl Intake {
     /// Sees to it that a deletion gets on record.
     fn deleted(&self, reference: &ObjectRef<Known>) {
         let Some(known) = self.writer.as_reader().get(reference) else { return };
-        let status = self.ctx.written.latest(&known);
-        if status.secret.is_none() {
+        let handled = self.ctx.written.handled(&known);
+        if !handled.has_secret() {
             return;
         }
-        let subject = known.subject(&known.spec, &status);
-        let before = status.digest.as_deref().and_then(|d| d.parse().ok());
-        let record = plan::record(&subject, AuditAction::Delete, Outcome::Ok)
-            .keys(status.keys.iter().map(|k| k.name.clone()))
-            .digests(before, None)
+        let none = SealedEnvStatus::default();
+        let record = plan::record(&known.subject(&known.spec, &none), AuditAction::Delete, Outcome::Ok)
+            .keys(handled.keys())
+            .digests(handled.digest().and_then(|digest| digest.parse().ok()), None)
             .reason(match known.spec.deletion_policy {
                 sealedenv_crds::DeletionPolicy::Delete => "Deleted",
                 sealedenv_crds::DeletionPolicy::Retain => "Retained",
@@ -348,7 +347,7 @@ fn key_requests(ctx: &Arc<Context>, store: Store<Known>) -> Requests {
         // A standby looks when it leads.
         let known = if ctx.leadership.leads() { store.state() } else { Vec::new() };
         let again: Vec<_> = (known.iter())
-            .filter(|known| ctx.written.latest(known).keys.iter().any(|k| k.reason.is_some()))
+            .filter(|known| ctx.written.handled(known).has_unopened())
             .map(|known| known.reference())
             .collect();
         if !again.is_empty() {

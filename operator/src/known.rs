@@ -1,4 +1,4 @@
-//! What is kept of each SealedEnv: enough to see that there is nothing to do, and no sealed data.
+//! What is kept of each SealedEnv: enough to see that there is nothing to do, and neither sealed data nor status.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -10,7 +10,8 @@ use kube::runtime::reflector::ObjectRef;
 use sealedenv_crds::{KeyMeta, SealedEnv, SealedEnvSpec, SealedEnvStatus, names};
 
 use crate::digest;
-use crate::plan::Subject;
+use crate::objects::Verdict;
+use crate::plan::{Handled, Subject};
 
 /// A SealedEnv without its values. It stands in the watch cache in place of the object.
 #[derive(Clone, Debug)]
@@ -20,18 +21,21 @@ pub struct Known {
     pub spec: SealedEnvSpec,
     /// Fingerprint of the whole spec.
     pub input: String,
-    /// The status as last seen or written.
-    pub status: SealedEnvStatus,
+    /// What the status that it was seen with says has been done.
+    pub handled: Handled,
+    /// What that status says of the object, for metrics.
+    pub verdict: Verdict,
 }
 
 impl Known {
-    /// Strips an object. Returns the values apart.
+    /// Strips an object. Returns the values and the status apart.
     pub fn strip(mut env: SealedEnv) -> (Self, Values) {
         let input = digest::input(&env.spec, None);
         let values = Values {
             data: std::mem::take(&mut env.spec.data),
             public: std::mem::take(&mut env.spec.public),
             meta: std::mem::take(&mut env.spec.meta),
+            status: env.status.unwrap_or_default(),
         };
         let requested = env.metadata.annotations.as_mut().and_then(|a| a.remove_entry(names::REQUESTED_AT));
         let metadata = ObjectMeta {
@@ -44,7 +48,8 @@ impl Known {
             annotations: requested.map(|entry| BTreeMap::from([entry])),
             ..ObjectMeta::default()
         };
-        (Self { metadata, spec: env.spec, input, status: env.status.unwrap_or_default() }, values)
+        let (handled, verdict) = (Handled::of(&values.status), Verdict::of(&values.status));
+        (Self { metadata, spec: env.spec, input, handled, verdict }, values)
     }
 
     /// The subject of a plan; `spec` with or without the values.
@@ -79,9 +84,9 @@ impl Known {
         ObjectRef::new(self.name()).within(self.namespace())
     }
 
-    /// Whether a key of it could not be opened, so that it is worth another look with other keys.
-    pub fn has_unopened(&self) -> bool {
-        self.status.keys.iter().any(|k| k.reason.is_some())
+    /// Whether its status says that this very spec was handled, so that its values are hardly needed.
+    pub fn is_handled(&self) -> bool {
+        self.handled.is_of(self.metadata.generation, &self.input)
     }
 }
 
@@ -109,22 +114,25 @@ impl Resource for Known {
     }
 }
 
-/// The values of a spec, apart from the object: sealed text and what is public.
+/// What was stripped from an object: the values of its spec, sealed and public, and its status.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
     data: BTreeMap<String, String>,
     public: BTreeMap<String, String>,
     meta: BTreeMap<String, KeyMeta>,
+    status: SealedEnvStatus,
 }
 
 impl Values {
-    /// Puts them back into a spec.
-    pub fn into_spec(self, spec: &SealedEnvSpec) -> SealedEnvSpec {
-        SealedEnvSpec { data: self.data, public: self.public, meta: self.meta, ..spec.clone() }
+    /// Puts the values back into a spec, and gives the status.
+    pub fn restore(self, spec: &SealedEnvSpec) -> (SealedEnvSpec, SealedEnvStatus) {
+        let spec = SealedEnvSpec { data: self.data, public: self.public, meta: self.meta, ..spec.clone() };
+        (spec, self.status)
     }
 
     fn size(&self) -> usize {
-        (self.data.iter().chain(&self.public)).map(|(k, v)| k.len() + v.len() + 64).sum()
+        let values: usize = (self.data.iter().chain(&self.public)).map(|(k, v)| k.len() + v.len() + 64).sum();
+        values + self.status.keys.len() * 256
     }
 }
 
@@ -203,18 +211,29 @@ impl Written {
     }
 
     /// The latest status of an object: the one it was seen with, or ours when that is later.
-    pub fn latest(&self, known: &Known) -> SealedEnvStatus {
+    pub fn latest(&self, known: &Known, seen: SealedEnvStatus) -> SealedEnvStatus {
+        self.later(known).map_or(seen, |stamp| stamp.status.clone())
+    }
+
+    /// What the latest status says has been done.
+    pub fn handled<'a>(&self, known: &'a Known) -> Cow<'a, Handled> {
+        self.later(known)
+            .map_or(Cow::Borrowed(&known.handled), |stamp| Cow::Owned(Handled::of(&stamp.status)))
+    }
+
+    /// What we wrote, if that is later than what was seen. Otherwise the watch has caught up, and it is forgotten.
+    fn later(&self, known: &Known) -> Option<Arc<Stamp>> {
         let reference = known.reference();
         let mut written = self.lock();
-        let Some(stamp) = written.get(&reference) else { return known.status.clone() };
+        let stamp = written.get(&reference)?;
         let seen = known.metadata.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok());
         let ours = stamp.resource_version.parse::<u64>().ok();
         let same_object = known.metadata.uid.as_deref() == Some(stamp.uid.as_str());
         if same_object && matches!((ours, seen), (Some(ours), Some(seen)) if ours > seen) {
-            return stamp.status.clone();
+            return Some(Arc::clone(stamp));
         }
         written.remove(&reference);
-        known.status.clone()
+        None
     }
 
     /// Forgets an object.
@@ -246,7 +265,7 @@ mod tests {
         let (known, values) = Known::strip(whole.clone());
         assert!(!format!("{known:?}").contains("canary"));
         assert_eq!(known.input, digest::input(&whole.spec, None));
-        assert_eq!(values.into_spec(&known.spec), whole.spec);
+        assert_eq!(values.restore(&known.spec), (whole.spec, SealedEnvStatus::default()));
     }
 
     #[test]
@@ -275,13 +294,14 @@ mod tests {
         let (known, _) = Known::strip(env("5", "x"));
         let ours = SealedEnvStatus { digest: Some("ours".into()), ..SealedEnvStatus::default() };
         written.note(&known, "7".into(), ours.clone());
-        assert_eq!(written.latest(&known), ours);
+        let seen = SealedEnvStatus::default;
+        assert_eq!(written.latest(&known, seen()), ours);
         let mut later = known.clone();
         later.metadata.resource_version = Some("7".into());
-        assert_eq!(written.latest(&later), SealedEnvStatus::default(), "the watch has caught up");
+        assert_eq!(written.latest(&later, seen()), seen(), "the watch has caught up");
         written.note(&known, "7".into(), ours);
         let mut recreated = known;
         recreated.metadata.uid = Some("u2".into());
-        assert_eq!(written.latest(&recreated), SealedEnvStatus::default());
+        assert_eq!(written.latest(&recreated, seen()), seen());
     }
 }

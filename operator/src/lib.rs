@@ -35,3 +35,9 @@ pub mod undecodable;
 
 /// The operator's name in audit records and Events.
 pub const ACTOR: &str = "sealedenv-operator";
+
+/// Runs the operator until a signal or a failure to start.
+#[tokio::main]
+pub async fn main() -> std::process::ExitCode {
+    run::main().await
+}

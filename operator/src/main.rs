@@ -1,8 +1,5 @@
-//! `sealedenv-operator`.
+//! `sealedenv-operator`; see the library.
 
-use std::process::ExitCode;
-
-#[tokio::main]
-async fn main() -> ExitCode {
-    sealedenv_operator::run::main().await
+fn main() -> std::process::ExitCode {
+    sealedenv_operator::main()
 }

@@ -14,6 +14,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
+use sealedenv_crds::SealedEnvStatus;
 use sealedenv_crds::condition::{READY, Status};
 
 use crate::known::Known;
@@ -29,41 +30,52 @@ struct Inner {
     limit: usize,
 }
 
-/// What is told of one object.
+/// What a status says of its object, as far as metrics tell it. Kept of every object in place of the status.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct State {
-    namespace: String,
-    name: String,
+pub struct Verdict {
     ready: Status,
     reason: &'static str,
     last_success: Option<Timestamp>,
 }
 
-impl State {
-    fn of(known: &Known) -> Self {
-        let ready = known.status.conditions.iter().find(|condition| condition.type_ == READY);
-        let status = match ready.map(|condition| condition.status.as_str()) {
+impl Verdict {
+    /// Reads a status.
+    pub fn of(status: &SealedEnvStatus) -> Self {
+        let condition = status.conditions.iter().find(|condition| condition.type_ == READY);
+        let ready = match condition.map(|condition| condition.status.as_str()) {
             Some("True") => Status::True,
             Some("False") => Status::False,
             _ => Status::Unknown,
         };
         // Who may write a status could write any text there; it must not become a series.
-        let reason =
-            ready.map_or("New", |condition| Reason::of(&condition.reason).map_or("Other", Reason::as_str));
+        let reason = condition
+            .map_or("New", |condition| Reason::of(&condition.reason).map_or("Other", Reason::as_str));
         let last_success =
-            known.status.keys.iter().filter_map(|key| key.last_good_at.as_ref()).map(|at| at.0).max();
+            status.keys.iter().filter_map(|key| key.last_good_at.as_ref()).map(|at| at.0).max();
+        Self { ready, reason, last_success }
+    }
+}
+
+/// What is told of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct State {
+    namespace: String,
+    name: String,
+    verdict: Verdict,
+}
+
+impl State {
+    fn of(known: &Known) -> Self {
         Self {
             namespace: known.namespace().to_owned(),
             name: known.name().to_owned(),
-            ready: status,
-            reason,
-            last_success,
+            verdict: known.verdict.clone(),
         }
     }
 
     /// Suspended objects say nothing of whether they are as they should be.
     fn is_suspended(&self) -> bool {
-        self.reason == Reason::Suspended.as_str()
+        self.verdict.reason == Reason::Suspended.as_str()
     }
 }
 
@@ -79,7 +91,7 @@ fn shown(states: impl Iterator<Item = State>, limit: usize) -> Shown {
     let mut counts = BTreeMap::new();
     let mut single = Vec::new();
     for state in states {
-        *counts.entry((state.ready.as_str(), state.reason)).or_default() += 1;
+        *counts.entry((state.verdict.ready.as_str(), state.verdict.reason)).or_default() += 1;
         if limit > 0 {
             single.push(state);
         }
@@ -87,8 +99,9 @@ fn shown(states: impl Iterator<Item = State>, limit: usize) -> Shown {
     let left_out = single.len().saturating_sub(limit);
     if left_out > 0 {
         // The same ones at each scrape, as long as they stay as they are.
-        let order =
-            |state: &State| (state.ready == Status::True, state.namespace.clone(), state.name.clone());
+        let order = |state: &State| {
+            (state.verdict.ready == Status::True, state.namespace.clone(), state.name.clone())
+        };
         single.select_nth_unstable_by_key(limit, order);
         single.truncate(limit);
     }
@@ -151,18 +164,18 @@ impl Collector for Objects {
                 MetricType::Gauge,
             )?;
             for state in single.iter().filter(|state| !state.is_suspended()) {
-                let ready = i64::from(state.ready == Status::True);
+                let ready = i64::from(state.verdict.ready == Status::True);
                 ConstGauge::new(ready).encode(metric.encode_family(&labels(state))?)?;
             }
         }
-        if single.iter().any(|state| state.last_success.is_some()) {
+        if single.iter().any(|state| state.verdict.last_success.is_some()) {
             let mut metric = encoder.encode_descriptor(
                 "object_last_success_timestamp",
                 "When a value of a SealedEnv was last opened and delivered.",
                 Some(&Unit::Seconds),
                 MetricType::Gauge,
             )?;
-            for (state, at) in single.iter().filter_map(|state| Some((state, state.last_success?))) {
+            for (state, at) in single.iter().filter_map(|state| Some((state, state.verdict.last_success?))) {
                 ConstGauge::new(at.as_second()).encode(metric.encode_family(&labels(state))?)?;
             }
         }
@@ -244,9 +257,9 @@ mod tests {
         };
         let bounded = shown(all(), 12);
         assert_eq!((bounded.single.len(), bounded.left_out), (12, 88));
-        assert_eq!(bounded.single.iter().filter(|s| s.ready == Status::False).count(), 10);
+        assert_eq!(bounded.single.iter().filter(|s| s.verdict.ready == Status::False).count(), 10);
         let mut good: Vec<_> =
-            bounded.single.iter().filter(|s| s.ready == Status::True).map(|s| &*s.name).collect();
+            bounded.single.iter().filter(|s| s.verdict.ready == Status::True).map(|s| &*s.name).collect();
         good.sort_unstable();
         assert_eq!(good, ["env-00", "env-01"], "the same at each scrape");
         assert_eq!(bounded.counts[&("True", "Delivered")], 90);
@@ -258,9 +271,12 @@ mod tests {
     #[test]
     fn what_somebody_writes_into_a_status_makes_no_series() {
         let foreign = State::of(&known("a", "Perhaps", "canary"));
-        assert_eq!((foreign.ready, foreign.reason), (Status::Unknown, "Other"));
+        assert_eq!((foreign.verdict.ready, foreign.verdict.reason), (Status::Unknown, "Other"));
         let new = State::of(&Known::strip(SealedEnv::new("a", SealedEnvSpec::default())).0);
-        assert_eq!((new.ready, new.reason, new.last_success), (Status::Unknown, "New", None));
+        assert_eq!(
+            (new.verdict.ready, new.verdict.reason, new.verdict.last_success),
+            (Status::Unknown, "New", None)
+        );
     }
 
     #[test]

@@ -119,34 +119,26 @@ impl Done {
 }
 
 async fn work_on(known: Arc<Known>, ctx: &Context) -> Result<Done, ReconcileError> {
-    let (mut known, mut status) = (known, SealedEnvStatus::default());
+    let mut known = known;
     let mut secret: Option<Look> = None;
     for _ in 0..ATTEMPTS {
-        status.clone_from(&ctx.written.latest(&known));
         let ring = ctx.keys.ring();
-        let overtaken = {
-            let subject = known.subject(&known.spec, &status);
-            let observed = observe(ctx, &subject, &ring.fingerprint);
-            if secret.is_none() && plan::is_settled(&subject, &observed) {
-                return Ok(settled(ctx, &known));
-            }
-            is_overtaken(&known, &observed)
-        };
+        if secret.is_none() && is_settled(ctx, &known, &ring.fingerprint) {
+            return Ok(settled(ctx, &known));
+        }
+        let overtaken = is_overtaken(ctx, &known);
         if overtaken {
             ctx.waiting.forget(&known.reference());
         }
-        let Some((fresh, spec)) = whole(ctx, &known).await? else {
+        let Some((fresh, spec, seen)) = whole(ctx, &known).await? else {
             return Ok(Done::gone());
         };
         known = fresh;
-        status.clone_from(&ctx.written.latest(&known));
-        let subject = known.subject(&spec, &status);
-        if overtaken
-            && secret.is_none()
-            && plan::is_settled(&subject, &observe(ctx, &subject, &ring.fingerprint))
-        {
+        if overtaken && secret.is_none() && is_settled(ctx, &known, &ring.fingerprint) {
             return Ok(settled(ctx, &known));
         }
+        let status = ctx.written.latest(&known, seen);
+        let subject = known.subject(&spec, &status);
         let opened = open_all(subject.namespace, subject.name, &spec, &ring.keyring, OpenPolicy::default());
         ctx.metrics.opened(&opened);
         let mut observed = observe(ctx, &subject, &ring.fingerprint);
@@ -235,10 +227,19 @@ fn settled(ctx: &Context, known: &Known) -> Done {
     Done { outcome: Outcome::Unchanged, action: Action::await_change() }
 }
 
+fn is_settled(ctx: &Context, known: &Known, ring: &str) -> bool {
+    // Neither values nor status are at hand, and neither is looked at.
+    let none = SealedEnvStatus::default();
+    let subject = known.subject(&known.spec, &none);
+    plan::is_settled(&ctx.written.handled(known), &subject, &observe(ctx, &subject, ring))
+}
+
 /// Whether the Secret was written later than what is known of the SealedEnv. Then another replica may have handled a
 /// newer one, while our watch of SealedEnvs lagged behind that of Secrets: acting on what we know would bring an older
 /// value back. A read tells.
-fn is_overtaken(known: &Known, observed: &Observed) -> bool {
+fn is_overtaken(ctx: &Context, known: &Known) -> bool {
+    let none = SealedEnvStatus::default();
+    let observed = observe(ctx, &known.subject(&known.spec, &none), "");
     let seen = observed.secret.as_ref().map(|secret| secret.resource_version.as_str());
     let ours = known.meta().resource_version.as_deref();
     matches!((seen, ours), (Some(seen), Some(ours)) if later(seen, ours))
@@ -281,18 +282,18 @@ async fn look(ctx: &Context, subject: &Subject<'_>, observed: &mut Observed) -> 
     Ok(())
 }
 
-/// The object with its values: those that came with the watch, or a read. None when it is gone.
+/// The object with its values and its status: those that came with the watch, or a read. None when it is gone.
 async fn whole(
     ctx: &Context,
     known: &Arc<Known>,
-) -> Result<Option<(Arc<Known>, SealedEnvSpec)>, ReconcileError> {
+) -> Result<Option<(Arc<Known>, SealedEnvSpec, SealedEnvStatus)>, ReconcileError> {
     if let Some(values) = ctx.waiting.take(known) {
-        let spec = values.into_spec(&known.spec);
-        return Ok(Some((Arc::clone(known), spec)));
+        let (spec, status) = values.restore(&known.spec);
+        return Ok(Some((Arc::clone(known), spec, status)));
     }
     Ok(read(ctx, known).await?.map(|(known, values)| {
-        let spec = values.into_spec(&known.spec);
-        (Arc::new(known), spec)
+        let (spec, status) = values.restore(&known.spec);
+        (Arc::new(known), spec, status)
     }))
 }
 

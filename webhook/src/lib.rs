@@ -54,3 +54,11 @@ mod text;
 pub mod trail;
 pub mod validate;
 pub mod waiting;
+
+/// Runs the webhook until a signal or a failure to start.
+///
+/// Requests are decided on these threads, so their number bounds how many objects are taken apart at one time.
+#[tokio::main(worker_threads = 2)]
+pub async fn main() -> std::process::ExitCode {
+    run::main().await
+}

@@ -1,9 +1,5 @@
-//! `sealedenv-webhook`.
+//! `sealedenv-webhook`; see the library.
 
-use std::process::ExitCode;
-
-// Requests are decided on these threads, so their number bounds how many objects are taken apart at one time.
-#[tokio::main(worker_threads = 2)]
-async fn main() -> ExitCode {
-    sealedenv_webhook::run::main().await
+fn main() -> std::process::ExitCode {
+    sealedenv_webhook::main()
 }

@@ -15,18 +15,20 @@ use crate::{Checkout, exec, imagetar};
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
-/// The packages whose binaries are in the image, and the binaries.
-const CONTENT: [(&str, &str); 3] = [
-    ("sealedenv-operator", "sealedenv-operator"),
-    ("sealedenv-webhook", "sealedenv-webhook"),
-    ("sealedenv-cli", "sealedenv"),
-];
+/// The package of the one program that is all components.
+const PROGRAM: &str = "sealedenv-image";
+
+/// The names that the program is called by: a file, and links to it.
+const NAMES: [&str; 3] = ["sealedenv", "sealedenv-operator", "sealedenv-webhook"];
+
+/// The package that measures, built beside the others.
+const BENCH: &str = "sealedenv-bench";
 
 /// Where a local image is looked for. Not the published name: what stands there was pulled, not built here.
 pub const REPOSITORY: &str = "localhost/sealedenv/sealedenv";
 
 /// Changes when the image changes though its binaries do not.
-const LAYOUT: &str = "1";
+const LAYOUT: &str = "2";
 
 /// An image that was built.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +39,7 @@ pub struct Image {
     pub id: String,
     /// The archive.
     pub archive: PathBuf,
-    /// Folder of the binaries in it. They are static, so they run on this machine too.
+    /// Folder of its names as links to the program. It is static, so it runs on this machine too.
     pub binaries: PathBuf,
 }
 
@@ -70,26 +72,26 @@ pub fn run(checkout: &Checkout, _: &Args) -> anyhow::Result<()> {
 /// # Errors
 /// When something does not build, or a binary is not static and so could not start in the image.
 pub fn build(checkout: &Checkout) -> anyhow::Result<Image> {
-    let binaries = binaries(checkout)?;
+    let program = release(checkout, &[PROGRAM])?.join(PROGRAM);
+    let bytes = fs::read(&program).with_context(|| format!("reading {}", program.display()))?;
+    if wants_interpreter(&bytes).with_context(|| format!("reading {}", program.display()))? {
+        bail!(
+            "{} is not a static binary, so it cannot start in an image without a C library",
+            program.display()
+        );
+    }
     let mut digest = Sha256::new();
     digest.update(LAYOUT);
-    for (_, name) in CONTENT {
-        let path = binaries.join(name);
-        let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        if wants_interpreter(&bytes).with_context(|| format!("reading {}", path.display()))? {
-            bail!(
-                "{} is not a static binary, so it cannot start in an image without a C library",
-                path.display()
-            );
-        }
-        digest.update(name);
-        digest.update(Sha256::digest(&bytes));
-    }
+    digest.update(Sha256::digest(&bytes));
     let content = hex::encode(digest.finalize());
     let reference = format!("{REPOSITORY}:{}-{}", env!("CARGO_PKG_VERSION"), &content[..12]);
 
     let folder = checkout.target().join("image");
-    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let binaries = folder.join("bin");
+    fs::create_dir_all(&binaries).with_context(|| format!("making {}", binaries.display()))?;
+    for name in NAMES {
+        link(&program, &binaries.join(name))?;
+    }
     let record = folder.join("sealedenv.json");
     if let Some(image) = fs::read(&record).ok().and_then(|bytes| serde_json::from_slice::<Image>(&bytes).ok())
         && image.reference == reference
@@ -99,17 +101,19 @@ pub fn build(checkout: &Checkout) -> anyhow::Result<Image> {
         return Ok(image);
     }
     let archive = folder.join("sealedenv.tar");
-    let id = describe(&reference, &binaries)?.write(&archive)?;
+    let id = describe(&reference, &program)?.write(&archive)?;
     let image = Image { reference, id, archive, binaries };
     fs::write(&record, serde_json::to_vec_pretty(&image)?)
         .with_context(|| format!("writing {}", record.display()))?;
     Ok(image)
 }
 
-fn describe(reference: &str, binaries: &Path) -> anyhow::Result<imagetar::Image> {
+fn describe(reference: &str, program: &Path) -> anyhow::Result<imagetar::Image> {
     let mut image = imagetar::Image::new(reference)?;
-    for (_, name) in CONTENT {
-        image.add_file(&format!("/{name}"), 0o755, binaries.join(name).as_path())?;
+    let [file, links @ ..] = NAMES;
+    image.add_file(&format!("/{file}"), 0o755, program)?;
+    for link in links {
+        image.add_symlink(&format!("/{link}"), file)?;
     }
     image
         .user("65532:65532")
@@ -120,14 +124,34 @@ fn describe(reference: &str, binaries: &Path) -> anyhow::Result<imagetar::Image>
     Ok(image)
 }
 
-/// Builds the static release binaries; gives their folder.
-fn binaries(checkout: &Checkout) -> anyhow::Result<PathBuf> {
+/// Builds the image and, with the same settings, the program that measures. Gives that program.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_with_bench(checkout: &Checkout) -> anyhow::Result<(Image, PathBuf)> {
+    // Together first: features of dependencies are settled for all that is built at once.
+    let folder = release(checkout, &[PROGRAM, BENCH])?;
+    Ok((build(checkout)?, folder.join(BENCH)))
+}
+
+/// Makes a link, in place of what may be there.
+fn link(target: &Path, link: &Path) -> anyhow::Result<()> {
+    if fs::read_link(link).is_ok_and(|old| old == target) {
+        return Ok(());
+    }
+    let new = link.with_extension("new");
+    let made = std::os::unix::fs::symlink(target, &new).and_then(|()| fs::rename(&new, link));
+    made.with_context(|| format!("linking {} to {}", link.display(), target.display()))
+}
+
+/// Builds static release binaries of packages; gives their folder.
+fn release(checkout: &Checkout, packages: &[&str]) -> anyhow::Result<PathBuf> {
     exec::say("building the release binaries");
     let target = host_target()?;
     let mut build = exec::cargo(checkout.root());
     build.args(["build", "--quiet", "--release", "--locked", "--target", &target]);
-    for (package, name) in CONTENT {
-        build.args(["--package", package, "--bin", name]);
+    for package in packages {
+        build.args(["--package", package]);
     }
     // With --target, so that build scripts and macros stay dynamic and keep a folder of their own.
     // No path of this machine in what ships.
@@ -209,9 +233,11 @@ mod tests {
     fn the_dockerfile_builds_the_same_content_with_the_same_toolchain() {
         let root = Checkout::find().unwrap().root().to_owned();
         let dockerfile = fs::read_to_string(root.join("Dockerfile")).unwrap();
-        for (package, name) in CONTENT {
-            assert!(dockerfile.contains(&format!("--package {package} --bin {name} ")), "{package}");
-            assert!(dockerfile.contains(&format!("target/$target/release/{name}\"")), "{name}");
+        assert!(dockerfile.contains(&format!("--package {PROGRAM} ")), "{PROGRAM}");
+        let [file, links @ ..] = NAMES;
+        assert!(dockerfile.contains(&format!("release/{PROGRAM}\" /image/{file} ")), "{file}");
+        for link in links {
+            assert!(dockerfile.contains(&format!("ln -s {file} /image/{link}")), "{link}");
         }
         for line in
             ["USER 65532:65532", "ENTRYPOINT [\"/sealedenv\"]", "FROM scratch", "target-feature=+crt-static"]

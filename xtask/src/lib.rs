@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, reason = "a command-line tool: its results go to stdout")]
 
+pub mod bench;
 pub mod chart;
 pub mod cluster;
 pub mod demo;
@@ -40,6 +41,8 @@ struct Xtask {
 #[derive(Debug, Subcommand)]
 enum Command {
     #[command(subcommand)]
+    Bench(bench::Command),
+    #[command(subcommand)]
     Cluster(cluster::Command),
     Demo(demo::Args),
     Fuzz(fuzz::Args),
@@ -66,6 +69,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     let checkout = Checkout::find()?;
     match command {
+        Command::Bench(command) => return bench::run(&checkout, &command),
         Command::Cluster(command) => return cluster::run(&checkout, &command),
         Command::Demo(args) => demo::run(&checkout, &args)?,
         Command::Fuzz(args) => return fuzz::run(&checkout, &args),

@@ -30,6 +30,51 @@ const AGE_KEYGEN: Tool = Tool {
     ask: &["--version"],
 };
 
+/// The peer that the bench measures beside. Its controller prints no version and has a name that says nothing, so
+/// neither is looked for on the `PATH`.
+const SEALED_SECRETS: [Tool; 2] = [
+    Tool {
+        name: "controller",
+        version: SEALED_SECRETS_VERSION,
+        package: "github.com/bitnami-labs/sealed-secrets/cmd/controller",
+        ask: &[],
+    },
+    Tool {
+        name: "kubeseal",
+        version: SEALED_SECRETS_VERSION,
+        package: "github.com/bitnami-labs/sealed-secrets/cmd/kubeseal",
+        ask: &[],
+    },
+];
+const SEALED_SECRETS_VERSION: &str = "v0.36.6";
+
+/// sealed-secrets, to measure beside.
+#[derive(Debug)]
+pub struct SealedSecrets {
+    /// Its controller.
+    pub controller: PathBuf,
+    /// Its command line.
+    pub kubeseal: PathBuf,
+    /// Its CRD.
+    pub crd: PathBuf,
+}
+
+/// sealed-secrets as it is released.
+///
+/// # Errors
+/// When it is not there and cannot be installed.
+pub fn sealed_secrets() -> anyhow::Result<SealedSecrets> {
+    let [controller, kubeseal] = &SEALED_SECRETS;
+    let (controller, kubeseal) = (controller.path()?, kubeseal.path()?);
+    let module = format!("github.com/bitnami-labs/sealed-secrets@{SEALED_SECRETS_VERSION}");
+    let download = exec::read(Command::new("go").args(["mod", "download", "-json", &module]))?;
+    let download: serde_json::Value =
+        serde_json::from_str(&download).context("reading what Go downloaded")?;
+    let folder = download["Dir"].as_str().context("Go does not say where the module is")?;
+    let crd = PathBuf::from(folder).join("helm/sealed-secrets/crds/bitnami.com_sealedsecrets.yaml");
+    Ok(SealedSecrets { controller, kubeseal, crd })
+}
+
 /// Helm 3, which installs the chart as users do.
 ///
 /// # Errors
@@ -79,7 +124,8 @@ impl Tool {
         if host::is_executable(&kept) {
             return Ok(kept);
         }
-        if let Some(found) = host::find_program(self.name)
+        if !self.ask.is_empty()
+            && let Some(found) = host::find_program(self.name)
             && exec::read(Command::new(&found).args(self.ask))
                 .is_ok_and(|text| is_version(&text, self.version))
         {

@@ -5,6 +5,7 @@
 
 mod content;
 mod decide;
+mod settled;
 mod shape;
 mod status;
 #[cfg(test)]
@@ -18,6 +19,8 @@ use sealedenv_audit::Record;
 use sealedenv_crds::{SealedEnvSpec, SealedEnvStatus};
 use sealedenv_seal::Plain;
 
+pub(crate) use settled::handled_input;
+pub use settled::{Handled, is_settled};
 pub use shape::{DesiredSecret, Over};
 pub(crate) use status::{conditions, cut, record};
 
@@ -140,53 +143,6 @@ pub struct Notice {
     pub reason: Reason,
     /// The text.
     pub message: String,
-}
-
-/// Whether there is nothing to do, decided without opening anything and without a request to the API.
-///
-/// This is what makes a restart free: the status says which input was handled and which Secret, at which
-/// resourceVersion, came of it.
-pub fn is_settled(subject: &Subject<'_>, observed: &Observed) -> bool {
-    let status = subject.status;
-    if subject.deleting {
-        return true;
-    }
-    let same_input = match handled_input(status) {
-        Some((input, unopened_with)) => {
-            input == subject.input && unopened_with.is_none_or(|ring| ring == observed.ring)
-        }
-        None => false,
-    };
-    if !same_input
-        || status.observed_generation != Some(subject.generation)
-        || status.last_handled_reconcile_at.as_deref() != subject.requested_at
-        || status::is_working(status)
-    {
-        return false;
-    }
-    if subject.spec.suspend {
-        return true;
-    }
-    match (&status.secret, &observed.secret) {
-        (Some(written), Some(seen)) => {
-            written.name == secret_name(subject)
-                && seen.ownership == Ownership::Ours
-                && !seen.deleting
-                && written.resource_version.as_deref() == Some(seen.resource_version.as_str())
-        }
-        _ => false,
-    }
-}
-
-/// Whether a status says that this very spec was handled, whatever came of it.
-pub fn is_handled(status: &SealedEnvStatus, input: &str) -> bool {
-    handled_input(status).is_some_and(|(handled, _)| handled == input)
-}
-
-/// The input that was handled, and the key set with which a part of it did not open.
-fn handled_input(status: &SealedEnvStatus) -> Option<(&str, Option<&str>)> {
-    let handled = status.input.as_deref()?;
-    Some(handled.split_once('/').map_or((handled, None), |(input, ring)| (input, Some(ring))))
 }
 
 /// Name of the Secret that a SealedEnv writes.

@@ -75,7 +75,11 @@ impl World {
     }
 
     fn settled(&self, secret: Option<SecretFacts>) -> bool {
-        is_settled(&self.subject(), &Observed { secret, former: None, ring: self.ring.into() })
+        is_settled(
+            &Handled::of(&self.status),
+            &self.subject(),
+            &Observed { secret, former: None, ring: self.ring.into() },
+        )
     }
 
     /// Carries out the first plan: the Secret is there and the status is written.

@@ -1,0 +1,148 @@
+//! `bench webhook`: what the webhook adds to the creation of pods, and that others do not wait for it.
+//!
+//! Annotated and plain pods are created in turn, in blocks of some seconds, at the same rate and until admission is
+//! done (`dryRun`): what is left out is etcd, which is the same for both. The API server calls the webhook as for any
+//! pod, over TLS, through its Service.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use futures::future::try_join_all;
+
+use crate::api::{Cluster, POD, SEALED_ENV, has_status};
+use crate::objects::SealedEnv;
+use crate::report::{Conditions, Line, Report, number};
+use crate::stats::{milliseconds, quantile};
+use crate::{Common, counters, say};
+
+/// Settings of the bench.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Pods a second.
+    #[arg(long, default_value_t = 100)]
+    rate: u32,
+    /// Seconds of each block of annotated, and of plain pods.
+    #[arg(long, default_value_t = 5)]
+    seconds: u32,
+    /// How many pairs of blocks.
+    #[arg(long, default_value_t = 6)]
+    blocks: usize,
+}
+
+const NAMESPACE: &str = "bench-webhook";
+const WEBHOOK: &str = "inject.sealedenv.dev";
+
+/// Runs the bench on a cluster with the chart installed.
+///
+/// # Errors
+/// When something cannot be measured.
+pub async fn run(common: &Common, options: &Options) -> Result<Report> {
+    let mut conditions = Conditions::at_start();
+    let cluster = Cluster::connect(&common.kubeconfig).await?;
+    cluster.namespace(NAMESPACE).await?;
+    cluster.clear(NAMESPACE).await?;
+    let key = cluster.get("/apis/sealedenv.dev/v1alpha1/sealingkeys/cluster").await?;
+    let recipient = key["status"]["recipients"][0].as_str().context("the SealingKey names no recipient")?;
+    let env = SealedEnv::seal(&common.binaries, recipient)?;
+    let mut observer = cluster.observe(SEALED_ENV, NAMESPACE, has_status);
+    cluster.create(&SEALED_ENV.within(NAMESPACE), env.named("checkout")).await?;
+    observer.wait(1).await?;
+
+    say("warming up");
+    // The namespace's ServiceAccount may take a moment; until then no pod is admitted.
+    let start = Instant::now();
+    while let Err(error) = cluster.try_create(&POD.within(NAMESPACE), pod(true)).await {
+        if start.elapsed() > Duration::from_secs(30) {
+            return Err(error);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for annotated in [true, false] {
+        block(&cluster, annotated, options.rate, options.seconds.min(3)).await?;
+    }
+    let (mut annotated, mut plain) = (Vec::new(), Vec::new());
+    let (mut calls, mut others) = (0.0, 0.0);
+    let (mut webhook_seconds, mut webhook_calls) = (0.0, 0.0);
+    for index in 0..2 * options.blocks {
+        // Pairs in the order AB BA AB …
+        let with = index % 4 == 0 || index % 4 == 3;
+        let before = Calls::read(&cluster).await?;
+        let took = block(&cluster, with, options.rate, options.seconds).await?;
+        let after = Calls::read(&cluster).await?;
+        if with {
+            annotated.extend(took);
+            calls += after.count - before.count;
+            webhook_seconds += after.seconds - before.seconds;
+            webhook_calls += after.count - before.count;
+        } else {
+            plain.extend(took);
+            others += after.count - before.count;
+        }
+    }
+    conditions.note();
+    cluster.clear(NAMESPACE).await?;
+
+    let mut lines = Vec::new();
+    let title = format!("added to the creation of a pod at {} pods/s", options.rate);
+    for (share, name) in [(0.5, "p50"), (0.99, "p99")] {
+        if let (Some(with), Some(without)) = (quantile(&annotated, share), quantile(&plain, share)) {
+            let note = format!("{} ms with, {} ms without", number(with), number(without));
+            let what = format!("{title}, {name}");
+            if name == "p99" {
+                lines.push(Line::at_most(what, with - without, 3.0, " ms", &note));
+            } else {
+                lines.push(Line::told(what, format!("{} ms ({note})", number(with - without))));
+            }
+        }
+    }
+    let mean = 1000.0 * webhook_seconds / f64::max(webhook_calls, 1.0);
+    lines.push(Line::told("mean of a call as the API server counts it", format!("{} ms", number(mean))));
+    let pods = number(plain.len() as f64);
+    lines.push(Line::at_most(format!("calls for {pods} pods without the annotation"), others, 0.0, "", ""));
+    let pods = annotated.len() as f64;
+    lines.push(Line::at_least(format!("calls for {} pods with it", number(pods)), calls, pods, "", ""));
+    Ok(Report { title: "webhook", lines, rounds: Vec::new(), conditions })
+}
+
+/// What the API server counted of its calls.
+struct Calls {
+    count: f64,
+    seconds: f64,
+}
+
+impl Calls {
+    async fn read(cluster: &Cluster) -> Result<Self> {
+        let text = cluster.metrics().await?;
+        let sum = |name: &str| {
+            let metric = format!("apiserver_admission_webhook_admission_duration_seconds_{name}");
+            counters::sum(&text, &metric, |labels| labels.get("name") == WEBHOOK)
+        };
+        Ok(Self { count: sum("count"), seconds: sum("sum") })
+    }
+}
+
+/// Milliseconds of each creation of a block.
+async fn block(cluster: &Cluster, annotated: bool, rate: u32, seconds: u32) -> Result<Vec<f64>> {
+    let mut ticker = tokio::time::interval(Duration::from_secs(1) / rate);
+    let collection = POD.within(NAMESPACE);
+    let mut tasks = Vec::new();
+    for _ in 0..rate * seconds {
+        ticker.tick().await;
+        let (cluster, collection) = (cluster.clone(), collection.clone());
+        tasks.push(tokio::spawn(async move {
+            let body = pod(annotated);
+            let start = Instant::now();
+            cluster.try_create(&collection, body).await?;
+            anyhow::Ok(milliseconds(start.elapsed()))
+        }));
+    }
+    try_join_all(tasks).await.context("a task panicked")?.into_iter().collect()
+}
+
+fn pod(annotated: bool) -> String {
+    // Both have an annotation, so that they differ in nothing but what is asked for.
+    let name = if annotated { "sealedenv.dev/inject" } else { "example.com/no-inject" };
+    format!(
+        r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"generateName":"web-","annotations":{{"{name}":"checkout"}}}},"spec":{{"containers":[{{"name":"web","image":"localhost/none:v1"}},{{"name":"helper","image":"localhost/none:v1"}}]}}}}"#
+    )
+}

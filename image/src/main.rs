@@ -1,0 +1,5 @@
+//! All components in one program; see the library.
+
+fn main() -> std::process::ExitCode {
+    sealedenv_image::main()
+}
