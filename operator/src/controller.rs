@@ -240,12 +240,11 @@ impl Intake {
             }
             Ok(Event::InitApply(env)) => {
                 let reference = ObjectRef::new(&env.name_any()).within(&env.namespace().unwrap_or_default());
-                match self.strip(env) {
-                    Some(known) => self.writer.apply_watcher_event(&Event::InitApply(known)),
-                    None => {
-                        self.broken.listed(reference.clone());
-                        forget(&self.ctx, &reference);
-                    }
+                if let Some(known) = self.strip(env) {
+                    self.writer.apply_watcher_event(&Event::InitApply(known));
+                } else {
+                    self.broken.listed(reference.clone());
+                    forget(&self.ctx, &reference);
                 }
                 self.listed.push(reference);
                 Vec::new()

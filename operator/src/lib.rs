@@ -37,6 +37,9 @@ pub mod undecodable;
 pub const ACTOR: &str = "sealedenv-operator";
 
 /// Runs the operator until a signal or a failure to start.
+///
+/// # Panics
+/// When the system gives no threads or no event queue to run on.
 #[tokio::main]
 pub async fn main() -> std::process::ExitCode {
     run::main().await

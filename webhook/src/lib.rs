@@ -58,6 +58,9 @@ pub mod waiting;
 /// Runs the webhook until a signal or a failure to start.
 ///
 /// Requests are decided on these threads, so their number bounds how many objects are taken apart at one time.
+///
+/// # Panics
+/// When the system gives no threads or no event queue to run on.
 #[tokio::main(worker_threads = 2)]
 pub async fn main() -> std::process::ExitCode {
     run::main().await

@@ -150,9 +150,9 @@ fn a_value_for_fifty_opens_with_each_key_of_a_ring_of_twenty() {
     let copy =
         |identity: &Identity| Identity::parse(str::from_utf8(identity.to_text().expose()).unwrap()).unwrap();
     // One key that fits among nineteen that do not, at every place; and all twenty that fit.
-    for at in 0..50 {
+    for (at, identity) in identities.iter().enumerate() {
         let mut keys: Vec<Identity> = (0..19).map(|_| Identity::generate()).collect();
-        keys.push(copy(&identities[at]));
+        keys.push(copy(identity));
         assert!(open(&HERE, &Keyring::new(keys), &all, OpenPolicy::default()).is_ok(), "{at}");
     }
     let keys = identities[20..40].iter().map(copy).collect();

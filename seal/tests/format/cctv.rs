@@ -181,7 +181,7 @@ impl Vector {
 }
 
 fn is_of_armor(error: &std::io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<ArmoredReadError>())
+    error.get_ref().and_then(|inner| inner.downcast_ref::<ArmoredReadError>()).is_some()
 }
 
 fn all() -> Vec<Vector> {
