@@ -255,7 +255,9 @@ impl Drop for Namespace {
                 return;
             }
         }
-        if let Err(error) = kubectl(&["delete", "namespace", &self.name, "--wait=false"]) {
+        if let Err(error) =
+            kubectl(&["delete", "namespace", &self.name, "--wait=false", "--ignore-not-found"])
+        {
             eprintln!("{error:#}");
         }
     }

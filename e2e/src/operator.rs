@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -15,11 +16,15 @@ use crate::cluster::{Namespace, kubectl, kubectl_with, wait};
 use crate::seal;
 use crate::setting;
 
+/// The SealingKey is one for the whole cluster: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// What operators of one test share: a namespace that they run in and watch, and a key in it.
 pub struct Home {
     namespace: Namespace,
     folder: tempfile::TempDir,
     recipient: String,
+    _alone: MutexGuard<'static, ()>,
 }
 
 /// A running operator. Killed at the end.
@@ -54,7 +59,13 @@ impl Home {
     /// # Errors
     /// When the API server refuses.
     pub fn without_key(test: &str) -> Result<Self> {
-        Ok(Self { namespace: Namespace::new(test)?, folder: tempfile::tempdir()?, recipient: String::new() })
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Self {
+            namespace: Namespace::new(test)?,
+            folder: tempfile::tempdir()?,
+            recipient: String::new(),
+            _alone: alone,
+        })
     }
 
     /// Its namespace.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use prometheus_client::registry::Registry;
 use sealedenv_audit::{FailurePolicy, Log, Memory, MemorySink};
 use sealedenv_operator::backoff::Failures;
 use sealedenv_operator::client::fenced;
@@ -35,6 +36,7 @@ struct Bench {
     server: Server,
     identity: Identity,
     memory: Memory,
+    registry: Registry,
     synced: Gate,
     shutdown: Shutdown,
     controller: tokio::task::JoinHandle<()>,
@@ -59,6 +61,7 @@ impl Bench {
         keys.replace(Ring::new(Keyring::new(vec![
             Identity::parse(std::str::from_utf8(identity.to_text().expose()).unwrap()).unwrap(),
         ])));
+        let mut registry = Registry::default();
         let ctx = Arc::new(Context {
             client,
             leadership: leadership.clone(),
@@ -70,7 +73,7 @@ impl Bench {
             written: Written::default(),
             trail,
             notices: Notices::nowhere(),
-            metrics: Metrics::default(),
+            metrics: Metrics::register(&mut registry),
             failures: Failures::default(),
         });
         let readiness = Readiness::new();
@@ -78,7 +81,7 @@ impl Bench {
         let shutdown = Shutdown::new();
         let all = Synced::new(1, synced.clone());
         let controller = tokio::spawn(controller::run(ctx, Extent::Cluster, 4, all, shutdown.clone()));
-        Self { server, identity, memory, synced, shutdown, controller }
+        Self { server, identity, memory, registry, synced, shutdown, controller }
     }
 
     fn leading(server: Server) -> Self {
@@ -88,6 +91,12 @@ impl Bench {
     /// Puts a SealedEnv with one value into the cluster.
     fn apply(&self, name: &str) {
         self.server.apply(name, &sealed(&self.identity, name));
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        text
     }
 
     async fn delivered(&self, names: &[&str]) {
@@ -263,6 +272,7 @@ async fn a_standby_is_ready_and_does_nothing_until_it_leads() {
     assert_eq!(bench.server.writes(), 0, "{:#?}", bench.server.calls());
     assert_eq!(bench.server.count("GET"), 0, "nor does it read anything but its watches");
     assert!(bench.memory.lines().is_empty());
+    assert!(bench.metrics().contains("opened_values_total 0\n"), "nor opens: {}", bench.metrics());
 
     leadership.lead_until(Tick::after(Duration::from_secs(200)));
     bench.delivered(&["before", "later"]).await;

@@ -1,7 +1,6 @@
 //! Two operators beside each other: one works. Whatever happens to it, the other one goes on, and never do both write.
 
 use std::io::Write as _;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -10,12 +9,6 @@ use sealedenv_e2e::cluster::{kubectl, wait};
 use sealedenv_e2e::operator::{Home, Operator};
 use sealedenv_e2e::proxy::Proxy;
 use serde_json::Value;
-
-/// The SealingKey is one for the whole cluster.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A lease that nobody waits for in these tests. Who takes over before it has passed was told to.
 const LONG: [&str; 2] = ["--lease-seconds", "120"];
@@ -40,7 +33,6 @@ fn took(what: &str, since: Instant) {
 
 #[test]
 fn a_leader_that_is_told_to_end_hands_over_at_once() -> Result<()> {
-    let _alone = alone();
     let home = Home::new("hand_over")?;
     let (mut leader, standby) = pair(&home, &LONG)?;
     home.apply("before", "v")?;
@@ -65,7 +57,6 @@ fn a_leader_that_is_told_to_end_hands_over_at_once() -> Result<()> {
 
 #[test]
 fn a_killed_leader_is_replaced_when_its_lease_is_over() -> Result<()> {
-    let _alone = alone();
     let home = Home::new("killed_leader")?;
     let (leader, standby) = pair(&home, &SHORT)?;
     let all = names("env", 40);
@@ -87,7 +78,6 @@ fn a_killed_leader_is_replaced_when_its_lease_is_over() -> Result<()> {
 
 #[test]
 fn a_paused_leader_writes_nothing_when_it_wakes_up() -> Result<()> {
-    let _alone = alone();
     let home = Home::new("paused_leader")?;
     let (leader, standby) = pair(&home, &SHORT)?;
     home.apply("first", "v")?;
@@ -142,7 +132,6 @@ fn a_paused_leader_writes_nothing_when_it_wakes_up() -> Result<()> {
 
 #[test]
 fn a_leader_that_is_cut_off_is_replaced_and_stands_by_when_it_is_back() -> Result<()> {
-    let _alone = alone();
     let home = Home::new("cut_off")?;
     let (way_one, way_two) = (Proxy::start()?, Proxy::start()?);
     let one = home.start_through("one", &way_one.kubeconfig(), &SHORT)?;
@@ -178,7 +167,6 @@ fn a_leader_that_is_cut_off_is_replaced_and_stands_by_when_it_is_back() -> Resul
 
 #[test]
 fn an_outage_of_the_api_server_is_survived_by_both() -> Result<()> {
-    let _alone = alone();
     let home = Home::new("outage")?;
     let ways = [Proxy::start()?, Proxy::start()?];
     let mut operators = [
@@ -232,7 +220,6 @@ fn an_outage_of_the_api_server_is_survived_by_both() -> Result<()> {
 
 #[test]
 fn connections_that_break_all_the_time_lose_nothing() -> Result<()> {
-    let _alone = alone();
     let home = Home::new("resets")?;
     let way = Proxy::start()?;
     let operator = home.start_through("one", &way.kubeconfig(), &LONG)?;
@@ -258,7 +245,6 @@ fn connections_that_break_all_the_time_lose_nothing() -> Result<()> {
 
 #[test]
 fn two_fresh_replicas_make_one_key() -> Result<()> {
-    let _alone = alone();
     let home = Home::without_key("fresh_replicas")?;
     let arguments = ["--generate-key", "always", "--lease-seconds", "15"];
     let (leader, standby) = pair(&home, &arguments)?;
@@ -274,7 +260,6 @@ fn two_fresh_replicas_make_one_key() -> Result<()> {
 
 #[test]
 fn a_leader_whose_trail_takes_nothing_hands_over() -> Result<()> {
-    let _alone = alone();
     let home = Home::new("dead_trail")?;
     let (leader, standby) = pair(&home, &["--lease-seconds", "6"])?;
     home.apply("before", "v")?;
@@ -295,7 +280,6 @@ fn a_leader_whose_trail_takes_nothing_hands_over() -> Result<()> {
 
 #[test]
 fn a_replica_that_starts_during_an_outage_waits_for_its_end() -> Result<()> {
-    let _alone = alone();
     let home = Home::new("start_in_outage")?;
     let way = Proxy::start()?;
     way.cut();

@@ -2,5 +2,6 @@
 
 mod crd;
 mod format;
+mod gone;
 mod leader;
 mod start;
