@@ -37,9 +37,6 @@ pub fn registry(prefix: &str, build: &Build) -> Registry {
 /// What a registry exposes, with every value 1 and in a fixed order: for tests that hold documentation, alerts and dashboards to it.
 ///
 /// In the text format of Prometheus and not of OpenMetrics, for which the tools that lint names do not read.
-///
-/// # Panics
-/// Never: writing to a string does not fail.
 pub fn shape(registry: &Registry) -> String {
     let mut text = String::new();
     let _infallible = prometheus_client::encoding::text::encode(&mut text, registry);

@@ -3,5 +3,6 @@
 //!
 //! The tests install the release of the other tiers anew, so they run after them and one at a time.
 
+mod certificate;
 mod life;
 mod release;
