@@ -41,11 +41,13 @@ pub enum Tier {
     Api,
     /// Real pods in a real cluster, with the chart installed.
     E2e,
+    /// The same while things fail: processes, disks, the API server and its data. One test at a time.
+    Faults,
 }
 
 impl Tier {
     fn needs_cluster(self) -> bool {
-        matches!(self, Self::Api | Self::E2e)
+        matches!(self, Self::Api | Self::E2e | Self::Faults)
     }
 
     fn name(self) -> &'static str {
@@ -54,6 +56,7 @@ impl Tier {
             Self::Fuzz => "fuzz",
             Self::Api => "api",
             Self::E2e => "e2e",
+            Self::Faults => "faults",
         }
     }
 }
@@ -70,9 +73,9 @@ pub fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<ExitCode> {
     if tiers.is_empty() {
         let start = Instant::now();
         results.push(Outcome::of_checks(lint::quick(checkout), start.elapsed()));
-        tiers = vec![Tier::Unit, Tier::Fuzz, Tier::Api, Tier::E2e];
+        tiers = vec![Tier::Unit, Tier::Fuzz, Tier::Api, Tier::E2e, Tier::Faults];
     }
-    let pods = tiers.contains(&Tier::E2e);
+    let pods = tiers.iter().any(|tier| matches!(tier, Tier::E2e | Tier::Faults));
     let mut reserved = None;
     let mut made_for_api_only = false;
     let mut seen = Seen::default();
@@ -123,14 +126,17 @@ fn run_tier(
             test.env("SEALEDENV_E2E_HELM", chart::helm()?);
             gitops::judge(checkout).context("the judge of statuses")?;
         }
-        Tier::Api | Tier::E2e => {
+        Tier::Api | Tier::E2e | Tier::Faults => {
             prepare(checkout, tier, pods, &mut test)?;
             test.args(["--package", "sealedenv-e2e", "--features", "cluster", "--test", tier.name()]);
         }
     }
     test.arg("--").args(&args.only);
-    if tier.needs_cluster() {
-        test.arg(format!("--test-threads={}", args.threads));
+    match tier {
+        Tier::Unit | Tier::Fuzz => {}
+        Tier::Api | Tier::E2e => drop(test.arg(format!("--test-threads={}", args.threads))),
+        // What one test breaks, all others would see.
+        Tier::Faults => drop(test.arg("--test-threads=1")),
     }
     exec::watch(&mut test, |line| seen.read(line))
 }
@@ -179,6 +185,7 @@ fn environment(
     test.env("SEALEDENV_E2E_KUBECONFIG", &cluster.kubeconfig)
         .env("SEALEDENV_E2E_KUBECTL", &cluster.kubectl)
         .env("SEALEDENV_E2E_BIN_DIR", &image.binaries)
+        .env("SEALEDENV_E2E_XTASK", std::env::current_exe().context("finding this program")?)
         .env("SEALEDENV_E2E_IMAGE", &image.reference)
         .env("SEALEDENV_E2E_BUSYBOX", cluster::BUSYBOX)
         .env("SEALEDENV_E2E_BUSYBOX_VARRUN", cluster::BUSYBOX_VARRUN)
