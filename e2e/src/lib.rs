@@ -5,12 +5,18 @@
 //! - [`flux`]: Flux at work in one namespace, and git for it.
 //! - [`operator`]: operators that a test starts by itself; [`proxy`]: a way to the API server that it can cut.
 //! - [`seal`](mod@seal): the CLI as a developer would use it, and manifests.
+//! - [`requests`]: many requests to the API server at once.
+//! - [`release`]: the pods that the chart installed, and other values for the time of a test.
+//! - [`process`]: processes of pods, signals, and what is in their memory.
 //!
 //! Tests wait on conditions with a deadline. What a wait last saw is part of its failure.
 
 pub mod cluster;
 pub mod flux;
 pub mod operator;
+pub mod process;
 pub mod proxy;
+pub mod release;
+pub mod requests;
 pub mod seal;
 pub mod setting;

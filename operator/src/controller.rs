@@ -12,11 +12,11 @@ use futures::{FutureExt as _, TryStreamExt as _, future};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PartialObjectMeta};
 use kube::core::DeserializeGuard;
+use kube::runtime::controller::ReconcileRequest;
 use kube::runtime::controller::{Action, Config, Error, applier};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::runtime::{WatchStreamExt as _, controller::ReconcileRequest};
+use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt as _};
 use sealedenv_audit::{Action as AuditAction, Outcome};
 use sealedenv_crds::{SealedEnv, SealedEnvStatus, names};
@@ -33,6 +33,7 @@ use crate::queue::Pending;
 use crate::reconcile::{Context, ReconcileError, forget, reconcile, retry};
 use crate::trace;
 use crate::undecodable::{Broken, Undecodable};
+use crate::watching::watch;
 
 /// Which namespaces are watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,14 @@ pub enum Extent {
 }
 
 impl Extent {
+    /// Whether a namespace is in it.
+    pub fn has(&self, namespace: &str) -> bool {
+        match self {
+            Self::Cluster => true,
+            Self::Namespace(own) => own == namespace,
+        }
+    }
+
     /// The API of a namespaced kind within it.
     pub fn api<K>(&self, client: &Client) -> Api<K>
     where
@@ -156,7 +165,7 @@ fn secret_requests(
 ) -> Requests {
     let config =
         watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY, names::MANAGED_BY_VALUE));
-    let events = watcher(extent.api::<PartialObjectMeta<Secret>>(&ctx.client), config).default_backoff();
+    let events = watch(extent.api::<PartialObjectMeta<Secret>>(&ctx.client), config);
     let (ctx, mut ready) = (Arc::clone(ctx), Some(ready));
     let requests = events.flat_map(move |event| {
         let concerned = match event {
@@ -191,7 +200,7 @@ fn env_requests(
     let writer = Writer::<Known>::default();
     let store = writer.as_reader();
     let api: Api<DeserializeGuard<SealedEnv>> = extent.api(&ctx.client);
-    let events = watcher(api, watcher::Config::default().page_size(100)).default_backoff();
+    let events = watch(api, watcher::Config::default().page_size(100));
     let undecodable = Undecodable::start(Arc::clone(ctx));
     // Not by `Store::wait_until_ready`: it wakes only the last of several waiters, and the applier is one.
     let intake = Intake {
@@ -201,6 +210,8 @@ fn env_requests(
         ctx: Arc::clone(ctx),
         writer,
         listed: Vec::new(),
+        listing: 0,
+        extent: extent.clone(),
         synced: Some(synced),
     };
     let requests = events
@@ -217,6 +228,9 @@ struct Intake {
     departed: Departed,
     /// What the list that is coming in has shown so far.
     listed: Vec<ObjectRef<Known>>,
+    /// Where that list stands among our own writes.
+    listing: u64,
+    extent: Extent,
     broken: Broken,
     synced: Option<Synced>,
 }
@@ -234,6 +248,7 @@ impl Intake {
             }
             Ok(Event::Init) => {
                 self.listed.clear();
+                self.listing = self.ctx.written.begin();
                 self.broken.relist();
                 self.writer.apply_watcher_event(&Event::Init);
                 Vec::new()
@@ -283,6 +298,7 @@ impl Intake {
                 forget(&self.ctx, &reference);
             }
         }
+        self.ctx.written.listed(self.listing, |namespace| self.extent.has(namespace));
         self.writer.apply_watcher_event(&Event::InitDone);
         self.ctx.metrics.undecodable(self.broken.relisted());
         if let Some(synced) = self.synced.take() {

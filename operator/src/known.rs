@@ -194,11 +194,20 @@ impl Held {
 /// The statuses the operator wrote, until the watch shows them: the next look at an object must not start from an
 /// older one.
 #[derive(Default)]
-pub struct Written(Mutex<HashMap<ObjectRef<Known>, Arc<Stamp>>>);
+pub struct Written(Mutex<Stamps>);
+
+#[derive(Default)]
+struct Stamps {
+    by_object: HashMap<ObjectRef<Known>, Arc<Stamp>>,
+    /// Counts the lists that were begun.
+    lists: u64,
+}
 
 /// A status that was written.
 pub struct Stamp {
     uid: String,
+    /// How many lists had been begun when it was written.
+    lists: u64,
     resource_version: String,
     status: SealedEnvStatus,
 }
@@ -207,7 +216,26 @@ impl Written {
     /// Notes a write and the resourceVersion that came of it.
     pub fn note(&self, known: &Known, resource_version: String, status: SealedEnvStatus) {
         let uid = known.metadata.uid.clone().unwrap_or_default();
-        self.lock().insert(known.reference(), Arc::new(Stamp { uid, resource_version, status }));
+        let mut stamps = self.lock();
+        let lists = stamps.lists;
+        let stamp = Stamp { uid, lists, resource_version, status };
+        stamps.by_object.insert(known.reference(), Arc::new(stamp));
+    }
+
+    /// A list is about to be asked for. The answer is for [`Written::listed`].
+    pub fn begin(&self) -> u64 {
+        let mut stamps = self.lock();
+        stamps.lists += 1;
+        stamps.lists
+    }
+
+    /// The list that was begun at that point has come, whole. It shows all that was written before; where it shows
+    /// something older, etcd was put back to an older state, and that state is the truth.
+    pub fn listed(&self, begun: u64, covered: impl Fn(&str) -> bool) {
+        let older = |reference: &ObjectRef<Known>, stamp: &Stamp| {
+            stamp.lists < begun && reference.namespace.as_deref().is_some_and(&covered)
+        };
+        self.lock().by_object.retain(|reference, stamp| !older(reference, stamp));
     }
 
     /// The latest status of an object: the one it was seen with, or ours when that is later.
@@ -224,7 +252,7 @@ impl Written {
     /// What we wrote, if that is later than what was seen. Otherwise the watch has caught up, and it is forgotten.
     fn later(&self, known: &Known) -> Option<Arc<Stamp>> {
         let reference = known.reference();
-        let mut written = self.lock();
+        let written = &mut self.lock().by_object;
         let stamp = written.get(&reference)?;
         let seen = known.metadata.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok());
         let ours = stamp.resource_version.parse::<u64>().ok();
@@ -238,10 +266,10 @@ impl Written {
 
     /// Forgets an object.
     pub fn forget(&self, reference: &ObjectRef<Known>) {
-        self.lock().remove(reference);
+        self.lock().by_object.remove(reference);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectRef<Known>, Arc<Stamp>>> {
+    fn lock(&self) -> MutexGuard<'_, Stamps> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -286,6 +314,24 @@ mod tests {
         waiting.forget(&first.reference());
         waiting.keep(&other, values);
         assert!(waiting.take(&other).is_some(), "room again");
+    }
+
+    #[test]
+    fn a_list_that_shows_something_older_than_our_write_is_believed() {
+        let written = Written::default();
+        let (known, _) = Known::strip(env("5", "x"));
+        let ours = SealedEnvStatus { digest: Some("ours".into()), ..SealedEnvStatus::default() };
+        written.note(&known, "90".into(), ours.clone());
+        let begun = written.begin();
+        written.listed(begun, |namespace| namespace == "elsewhere");
+        assert_eq!(written.latest(&known), ours, "the list was of another namespace");
+        written.listed(begun, |namespace| namespace == "shop");
+        assert_eq!(written.latest(&known), SealedEnvStatus::default(), "etcd was put back to an older state");
+
+        let begun = written.begin();
+        written.note(&known, "91".into(), ours.clone());
+        written.listed(begun, |_| true);
+        assert_eq!(written.latest(&known), ours, "written while the list was under way");
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub mod secrets;
 pub mod trace;
 pub mod trail;
 pub mod undecodable;
+mod watching;
 
 /// The operator's name in audit records and Events.
 pub const ACTOR: &str = "sealedenv-operator";

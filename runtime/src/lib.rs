@@ -11,8 +11,9 @@
 //! | a certificate that can be swapped while serving | [`tls::Certificates`] |
 //! | make a certificate authority and a leaf in memory, read validity | [`certificate`] |
 //! | a certificate that somebody else keeps in files | [`files::Files`] |
+//! | a watch that survives a restore of etcd | [`relist::anew_after_errors`] |
 //! | choose the TLS implementation once | [`crypto::install`] |
-//! | no core dumps, no swap | [`memory`] |
+//! | no core dumps, no swap, freed memory is wiped | [`memory`] |
 //!
 //! Nothing here reads the environment or a configuration file: callers pass what is needed.
 
@@ -26,6 +27,7 @@ pub mod log;
 pub mod memory;
 pub mod metrics;
 pub mod readiness;
+pub mod relist;
 pub mod report;
 pub mod serve;
 pub mod shutdown;

@@ -1,9 +1,26 @@
 //! What keeps the memory of a process that holds keys and values to itself.
 
+use std::alloc::System;
 use std::io;
 
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use zeroizing_alloc::ZeroAlloc;
+
+/// The system's allocator, wiping each block when it is freed.
+///
+/// A value passes through buffers that are not ours: JSON, HTTP, TLS. Wiping what our own types hold is not enough.
+///
+/// ```
+/// use sealedenv_runtime::memory::{self, Wiping};
+///
+/// #[global_allocator]
+/// static MEMORY: Wiping = memory::WIPING;
+/// ```
+pub type Wiping = ZeroAlloc<System>;
+
+/// The value for a [`Wiping`] allocator.
+pub const WIPING: Wiping = ZeroAlloc(System);
 
 /// From the first line of a process on: no core file, no core dump through a helper program, and no look from another
 /// process of the same user (ptrace, `/proc/<pid>/mem`).

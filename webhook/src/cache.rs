@@ -15,6 +15,7 @@ use kube::runtime::watcher::{self, Config, Event};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use sealedenv_crds::SealedEnv;
 use sealedenv_runtime::readiness::Gate;
+use sealedenv_runtime::relist::anew_after_errors;
 use sealedenv_runtime::shutdown::Shutdown;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -62,7 +63,9 @@ impl Cache {
     /// Whatever goes wrong is tried again, with growing pauses; what was known stays known meanwhile.
     pub async fn follow(self, client: Client, gate: Gate, shutdown: Shutdown) {
         let api: Api<Stripped> = Api::all(client);
-        let events = watcher::watcher(api, Config::default().page_size(PAGE)).default_backoff();
+        let config = Config::default().page_size(PAGE);
+        let watch = move || watcher::watcher(api.clone(), config.clone()).boxed();
+        let events = anew_after_errors(watch).default_backoff();
         tokio::select! {
             () = shutdown.triggered() => {}
             () = self.follow_events(events, gate) => {}

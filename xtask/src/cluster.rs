@@ -6,6 +6,7 @@
 //! docs/src/embedded-cluster.md is the page for people.
 
 mod build;
+mod component;
 mod config;
 mod images;
 mod layout;
@@ -60,6 +61,33 @@ pub enum Command {
         /// The archives.
         #[arg(required = true)]
         images: Vec<PathBuf>,
+    },
+    /// End components and leave all others running, to see what those do. `start` brings them back.
+    Stop {
+        /// The components, ended in this order.
+        #[arg(required = true, value_parser = component::names())]
+        components: Vec<String>,
+        /// At once, without a chance to finish anything.
+        #[arg(long)]
+        kill: bool,
+    },
+    /// Start components that were stopped, and wait until the API server answers.
+    Start {
+        /// The components, started in this order.
+        #[arg(required = true, value_parser = component::names())]
+        components: Vec<String>,
+    },
+    /// Set etcd's data aside under a name. etcd is stopped meanwhile.
+    Snapshot {
+        /// Any word.
+        #[arg(value_parser = component::snapshot_name)]
+        name: String,
+    },
+    /// Put data back that `snapshot` has set aside. All of the cluster's own components are started anew; pods run on.
+    Restore {
+        /// The word that `snapshot` was given.
+        #[arg(value_parser = component::snapshot_name)]
+        name: String,
     },
     /// Run the bundled kubectl on it.
     Kubectl {
@@ -120,6 +148,10 @@ pub fn run(checkout: &Checkout, command: &Command) -> anyhow::Result<ExitCode> {
                 load(image)?;
             }
         }
+        Command::Stop { components, kill } => component::stop(&Layout::from_env()?, components, *kill)?,
+        Command::Start { components } => component::start(&Layout::from_env()?, components)?,
+        Command::Snapshot { name } => component::snapshot(&Layout::from_env()?, name)?,
+        Command::Restore { name } => component::restore(&Layout::from_env()?, name)?,
         Command::Kubectl { args } => {
             let error = info()?.context(NOT_UP)?.kubectl().args(args).exec();
             return Err(error).context("starting kubectl");

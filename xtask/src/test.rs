@@ -43,11 +43,13 @@ pub enum Tier {
     E2e,
     /// The same: helm installs, upgrades, rolls back and uninstalls the release.
     Helm,
+    /// The same while things fail: processes, disks, the API server and its data. One test at a time.
+    Faults,
 }
 
 impl Tier {
     fn needs_cluster(self) -> bool {
-        matches!(self, Self::Api | Self::E2e | Self::Helm)
+        matches!(self, Self::Api | Self::E2e | Self::Helm | Self::Faults)
     }
 
     fn name(self) -> &'static str {
@@ -57,6 +59,7 @@ impl Tier {
             Self::Api => "api",
             Self::E2e => "e2e",
             Self::Helm => "helm",
+            Self::Faults => "faults",
         }
     }
 }
@@ -73,9 +76,9 @@ pub fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<ExitCode> {
     if tiers.is_empty() {
         let start = Instant::now();
         results.push(Outcome::of_checks(lint::quick(checkout), start.elapsed()));
-        tiers = vec![Tier::Unit, Tier::Fuzz, Tier::Api, Tier::E2e, Tier::Helm];
+        tiers = vec![Tier::Unit, Tier::Fuzz, Tier::Api, Tier::E2e, Tier::Helm, Tier::Faults];
     }
-    let pods = tiers.contains(&Tier::E2e) || tiers.contains(&Tier::Helm);
+    let pods = tiers.iter().any(|tier| matches!(tier, Tier::E2e | Tier::Helm | Tier::Faults));
     let mut reserved = None;
     let mut made_for_api_only = false;
     let mut seen = Seen::default();
@@ -126,14 +129,17 @@ fn run_tier(
             test.env("SEALEDENV_E2E_HELM", chart::helm()?);
             gitops::judge(checkout).context("the judge of statuses")?;
         }
-        Tier::Api | Tier::E2e | Tier::Helm => {
+        Tier::Api | Tier::E2e | Tier::Helm | Tier::Faults => {
             prepare(checkout, tier, pods, &mut test)?;
             test.args(["--package", "sealedenv-e2e", "--features", "cluster", "--test", tier.name()]);
         }
     }
     test.arg("--").args(&args.only);
-    if tier.needs_cluster() {
-        test.arg(format!("--test-threads={}", args.threads));
+    match tier {
+        Tier::Unit | Tier::Fuzz => {}
+        Tier::Api | Tier::E2e => drop(test.arg(format!("--test-threads={}", args.threads))),
+        // What one test breaks, all others would see.
+        Tier::Helm | Tier::Faults => drop(test.arg("--test-threads=1")),
     }
     exec::watch(&mut test, |line| seen.read(line))
 }
@@ -182,6 +188,7 @@ fn environment(
     test.env("SEALEDENV_E2E_KUBECONFIG", &cluster.kubeconfig)
         .env("SEALEDENV_E2E_KUBECTL", &cluster.kubectl)
         .env("SEALEDENV_E2E_BIN_DIR", &image.binaries)
+        .env("SEALEDENV_E2E_XTASK", std::env::current_exe().context("finding this program")?)
         .env("SEALEDENV_E2E_IMAGE", &image.reference)
         .env("SEALEDENV_E2E_BUSYBOX", cluster::BUSYBOX)
         .env("SEALEDENV_E2E_BUSYBOX_VARRUN", cluster::BUSYBOX_VARRUN)

@@ -17,7 +17,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("sealedenv-webhook", &["sealedenv-seal", "sealedenv-audit", "sealedenv-crds", "sealedenv-runtime"]),
     ("sealedenv-cli", &["sealedenv-seal", "sealedenv-audit", "sealedenv-crds"]),
     // All components in one program. Nothing depends on it, so none of them learns of another.
-    ("sealedenv-image", &["sealedenv-operator", "sealedenv-webhook", "sealedenv-cli"]),
+    ("sealedenv-image", &["sealedenv-operator", "sealedenv-webhook", "sealedenv-cli", "sealedenv-runtime"]),
     // Black-box tests: the built binaries, never the libraries.
     ("sealedenv-e2e", &["sealedenv-crds"]),
     // The same for what measures them.

@@ -79,6 +79,14 @@ pub fn current(keys: &[KeyFact]) -> Option<&KeyFact> {
     })
 }
 
+/// The time to give to a key that is made now: later than that of every other, so that it becomes the current one even
+/// when one was made by a clock that was ahead.
+pub fn made_at(now: Timestamp, keys: &[KeyFact]) -> Timestamp {
+    let latest = keys.iter().filter_map(|key| key.made_at).max();
+    let after = latest.and_then(|latest| latest.checked_add(jiff::SignedDuration::from_millis(1)).ok());
+    after.map_or(now, |after| after.max(now))
+}
+
 /// The rotation request to serve now: one that was not served before, by the status or by a key that was made for
 /// it (so that a crash between making the key and writing the status makes no second one).
 pub fn rotation<'a>(
@@ -251,6 +259,18 @@ mod tests {
         assert_eq!(status(later, &report, &first), first, "the clock alone changes nothing");
         let kept = status(T, &KeyReport { rotation: None, ..report }, &first);
         assert_eq!(kept.last_handled_rotation.as_deref(), Some("r1"), "also when the annotation goes");
+    }
+
+    #[test]
+    fn a_new_key_is_current_though_the_last_one_was_made_by_a_clock_that_was_ahead() {
+        let ahead = key("ahead", Some(4_102_444_800), 0, None);
+        let made = made_at(T, std::slice::from_ref(&ahead));
+        let new = KeyFact { made_at: Some(made), ..key("new", None, 1, Some("r")) };
+        assert_eq!(current(&[new, ahead]).unwrap().fingerprint, "new");
+        assert_eq!(made_at(T, &[key("old", Some(1), 0, None), key("added", None, 9, None)]), T);
+        assert_eq!(made_at(T, &[]), T);
+        let last = KeyFact { made_at: Some(Timestamp::MAX), ..key("last", None, 0, None) };
+        assert_eq!(made_at(T, &[last]), T, "nothing is later: better a true time than none");
     }
 
     #[test]

@@ -203,7 +203,7 @@ impl Keys {
                 Start::Refuse(why) if self.load().await?.facts.is_empty() => {
                     return Err(KeysError::NoKey(why));
                 }
-                Start::MakeFirst if self.leadership.leads() => self.make(None).await?,
+                Start::MakeFirst if self.leadership.leads() => self.make(None, &[]).await?,
                 Start::MakeFirst => return Ok(Start::MakeFirst),
                 Start::Refuse(_) | Start::Go => {}
             }
@@ -234,7 +234,7 @@ impl Keys {
         if !loaded.facts.is_empty()
             && let Some(request) = decide::rotation(requested, &old, &loaded.facts)
         {
-            self.make(Some(request)).await?;
+            self.make(Some(request), &loaded.facts).await?;
             loaded = self.load().await?;
         }
         let Loaded { keyring, facts, unusable } = loaded;
@@ -297,7 +297,7 @@ impl Keys {
     }
 
     /// Makes a key, as a Secret that nothing changes.
-    async fn make(&self, rotation: Option<&str>) -> Result<(), KeysError> {
+    async fn make(&self, rotation: Option<&str>, others: &[KeyFact]) -> Result<(), KeysError> {
         let identity = Identity::generate();
         let fingerprint = identity.recipient().fingerprint().to_string();
         let action = if rotation.is_some() { Action::KeyRotate } else { Action::KeyCreate };
@@ -310,7 +310,8 @@ impl Keys {
             }
         }
 
-        let mut secret = self.key_secret(&identity, &fingerprint, rotation, self.clock.now());
+        let made_at = decide::made_at(self.clock.now(), others);
+        let mut secret = self.key_secret(&identity, &fingerprint, rotation, made_at);
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let params = PostParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PostParams::default() };
         let created = secrets.create(&params, &secret).await;

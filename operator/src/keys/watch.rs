@@ -9,12 +9,13 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher;
 use sealedenv_crds::{SealingKey, names};
 use sealedenv_runtime::shutdown::Shutdown;
 
 use super::store::Keys;
 use crate::leader::NotLeading;
+use crate::watching::watch;
 use sealedenv_runtime::report::chain;
 
 /// How long to wait before trying again what failed.
@@ -53,9 +54,9 @@ fn changes(client: &Client, namespace: &str) -> impl Stream<Item = ()> + use<> {
     let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), namespace);
     let of_keys =
         watcher::Config::default().labels(&format!("{}={}", names::SEALING_KEY, names::CLUSTER_KEY));
-    let secrets = watcher(secrets, of_keys).default_backoff().touched_objects().filter_map(told);
+    let secrets = watch(secrets, of_keys).touched_objects().filter_map(told);
     let keys: Api<PartialObjectMeta<SealingKey>> = Api::all(client.clone());
-    let keys = watcher(keys, watcher::Config::default()).default_backoff().touched_objects().filter_map(told);
+    let keys = watch(keys, watcher::Config::default()).touched_objects().filter_map(told);
     // Changes that came together need one look.
     stream::select(secrets, keys).ready_chunks(64).map(drop)
 }

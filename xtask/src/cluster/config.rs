@@ -37,6 +37,11 @@ pub(crate) const HOLDER: &str = "node";
 /// The container runtime, from the distribution.
 pub(crate) const CONTAINERD: &str = "containerd";
 
+/// Names of the components that are in our own binary, in the order of starting.
+pub(crate) fn own(mode: Mode) -> Vec<&'static str> {
+    names(mode).into_iter().filter(|name| ![HOLDER, CONTAINERD].contains(name)).collect()
+}
+
 /// Names of all that runs in a mode, in the order of starting.
 pub(crate) fn names(mode: Mode) -> Vec<&'static str> {
     match mode {
