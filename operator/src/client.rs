@@ -171,3 +171,55 @@ async fn while_leading<T>(
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::leader::clock::{Steady, Tick};
+    use tower_test::mock::pair;
+
+    fn request(method: Method) -> Request<Body> {
+        Request::builder().method(method).uri("/api/v1/x").body(Body::empty()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_standby_reads_and_does_not_write() {
+        let now = Arc::new(Mutex::new(1));
+        let clock = Arc::clone(&now);
+        let steady = Steady::from_fn(move || Tick::after(Duration::from_secs(*clock.lock().unwrap())));
+        let leadership = Leadership::elected(steady);
+        let (service, mut handle) = pair::<Request<Body>, Response<Body>>();
+        let mut fence = FenceLayer::new(leadership.clone()).layer(service);
+        handle.allow(10);
+        for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+            std::future::poll_fn(|cx| fence.poll_ready(cx)).await.unwrap();
+            let refused = fence.call(request(method)).await.unwrap_err();
+            assert!(NotLeading::is_in(&*refused), "{refused}");
+        }
+        std::future::poll_fn(|cx| fence.poll_ready(cx)).await.unwrap();
+        let read = tokio::spawn(fence.call(request(Method::GET)));
+        let (sent, answer) = handle.next_request().await.unwrap();
+        assert_eq!(*sent.method(), Method::GET, "the first that came through");
+        answer.send_response(Response::new(Body::empty()));
+        read.await.unwrap().unwrap();
+
+        // A leader's write whose answer comes when its time is over: nobody can rely on it.
+        leadership.lead_until(Tick::after(Duration::from_secs(10)));
+        std::future::poll_fn(|cx| fence.poll_ready(cx)).await.unwrap();
+        let write = tokio::spawn(fence.call(request(Method::PATCH)));
+        let (_, answer) = handle.next_request().await.unwrap();
+        *now.lock().unwrap() = 10;
+        answer.send_response(Response::new(Body::empty()));
+        let given_up = write.await.unwrap().unwrap_err();
+        assert!(NotLeading::is_in(&*given_up), "{given_up}");
+    }
+
+    #[test]
+    fn watches_are_told_apart() {
+        let is = |uri: &str| is_watch(&Request::builder().uri(uri).body(Body::empty()).unwrap());
+        assert!(is("/api/v1/secrets?&watch=true&timeoutSeconds=290") && is("/api/v1/secrets?watch=1"));
+        assert!(!is("/api/v1/secrets?limit=500") && !is("/api/v1/secrets") && !is("/a?labelSelector=watch"));
+    }
+}

@@ -277,7 +277,11 @@ async fn look(ctx: &Context, subject: &Subject<'_>, observed: &mut Observed) -> 
             ctx.secrets.gone(&id);
             observed.secret = None;
         }
-        Some((_, facts)) => observed.secret = Some(facts),
+        Some((seen, facts)) => {
+            // The watch may show it later than the status that comes of this.
+            ctx.secrets.wrote(id, seen);
+            observed.secret = Some(facts);
+        }
     }
     Ok(())
 }

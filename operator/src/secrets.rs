@@ -116,7 +116,7 @@ impl Secrets {
         }
     }
 
-    /// Notes our own write.
+    /// Notes our own write, or what a read showed: both can be ahead of the watch.
     pub fn wrote(&self, id: Id, seen: Seen) {
         let mut state = self.lock();
         let relists = state.relists;

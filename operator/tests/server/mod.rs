@@ -35,7 +35,7 @@ struct State {
     history: Vec<(u64, &'static str, &'static str, Value)>,
     /// Versions up to this one are not remembered.
     compacted: u64,
-    silent: bool,
+    silent: Option<&'static str>,
     watches: Vec<(&'static str, UnboundedSender<Result<Value, BoxError>>)>,
     calls: Vec<(String, Instant)>,
     faults: Vec<Fault>,
@@ -127,15 +127,15 @@ impl Server {
         state.put("sealedenvs", name, env);
     }
 
-    /// Watches of SealedEnvs show nothing any more.
-    pub(crate) fn silence(&self) {
-        self.lock().silent = true;
+    /// Watches of a resource show nothing any more.
+    pub(crate) fn silence(&self, resource: &'static str) {
+        self.lock().silent = Some(resource);
     }
 
     /// Forgets what happened so far, and tells every watch that it is behind.
     pub(crate) fn compact(&self) {
         let mut state = self.lock();
-        state.silent = false;
+        state.silent = None;
         state.compacted = state.version;
         let gone = json!({"type": "ERROR", "object": status(StatusCode::GONE)});
         for (resource, watch) in std::mem::take(&mut state.watches) {
@@ -269,7 +269,7 @@ impl State {
 
     fn happened(&mut self, resource: &'static str, change: &'static str, object: &Value) {
         self.history.push((self.version, resource, change, object.clone()));
-        if self.silent && resource == "sealedenvs" {
+        if self.silent == Some(resource) {
             return;
         }
         let event = json!({"type": change, "object": object});
