@@ -324,14 +324,26 @@ mod tests {
         written.note(&known, "90".into(), ours.clone());
         let begun = written.begin();
         written.listed(begun, |namespace| namespace == "elsewhere");
-        assert_eq!(written.latest(&known), ours, "the list was of another namespace");
+        assert_eq!(
+            written.latest(&known, SealedEnvStatus::default()),
+            ours,
+            "the list was of another namespace"
+        );
         written.listed(begun, |namespace| namespace == "shop");
-        assert_eq!(written.latest(&known), SealedEnvStatus::default(), "etcd was put back to an older state");
+        assert_eq!(
+            written.latest(&known, SealedEnvStatus::default()),
+            SealedEnvStatus::default(),
+            "etcd was put back to an older state"
+        );
 
         let begun = written.begin();
         written.note(&known, "91".into(), ours.clone());
         written.listed(begun, |_| true);
-        assert_eq!(written.latest(&known), ours, "written while the list was under way");
+        assert_eq!(
+            written.latest(&known, SealedEnvStatus::default()),
+            ours,
+            "written while the list was under way"
+        );
     }
 
     #[test]

@@ -230,7 +230,7 @@ async fn errors_of_the_api_server_hold_up_one_object_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_breaks_in_the_middle_goes_on_where_it_was() {
+async fn a_watch_that_breaks_in_the_middle_lists_again_and_repeats_no_write() {
     let bench = Bench::leading(Server::new());
     bench.apply("one");
     bench.delivered(&["one"]).await;
@@ -241,7 +241,12 @@ async fn a_watch_that_breaks_in_the_middle_goes_on_where_it_was() {
         bench.delivered(&[&format!("while-broken-{round}")]).await;
     }
     let (server, memory) = bench.end().await;
-    assert_eq!(server.count("LIST"), lists, "nothing was listed again");
+    // Anew and not from where it was: after a restore of etcd that version can lie in the future.
+    let again = server.count("LIST") - lists;
+    assert!(
+        (1..=20).contains(&again),
+        "of either kind in at most two pages, for each of five breaks: {again}"
+    );
     for name in (0..5).map(|round| format!("while-broken-{round}")).chain(["one".to_owned()]) {
         assert_eq!(server.count(&format!("PATCH secrets {name}")), 1, "{name}");
         assert_eq!(records(&memory, "reconcile", &name), 1, "{name}");
