@@ -127,10 +127,11 @@ mod tests {
     }
 
     #[test]
-    fn without_a_fitting_hint_the_keys_are_tried_in_their_order() {
+    fn without_a_fitting_hint_every_pair_is_tried_once() {
         let (ring, _) = keys(2);
         let (_, strangers) = keys(50);
         for hint in [&[][..], &strangers] {
+            // In order, and within the bound.
             assert_eq!(trials(&ring, hint, 1), [(0, 0), (1, 0)]);
             assert_eq!(trials(&ring, hint, 2), [(0, 0), (0, 1), (1, 0)]);
             assert_eq!(trials(&ring, hint, 4), [(0, 0), (0, 1), (0, 2)]);

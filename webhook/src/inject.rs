@@ -242,9 +242,9 @@ pub fn inject(pod: &Pod, request: &Request<'_>) -> Result<Outcome, Denied> {
     {
         let at = |field| ["spec".to_owned(), kind.to_owned(), index.to_string(), String::from(field)];
         let mut mounts = Vec::new();
-        for wanted in &wanted {
-            if conflict::check(spec, container, wanted)? == conflict::Verdict::Free {
-                mounts.push(mount(wanted));
+        for one in &wanted {
+            if conflict::check(spec, container, one, &wanted)? == conflict::Verdict::Free {
+                mounts.push(mount(one));
             }
         }
         append(&mut patch, &at("volumeMounts"), container.volume_mounts.is_some(), mounts);

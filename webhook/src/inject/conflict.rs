@@ -15,11 +15,17 @@ pub(super) enum Verdict {
     Present,
 }
 
-/// Compares one wanted mount with everything the container mounts.
+/// Compares one wanted mount with everything the container mounts. `all` are the volumes that the pod has or is given:
+/// what would be refused after the injection is refused before it.
 ///
 /// A runtime mounts from the shortest path to the longest and makes the folder each mount needs. So a mount in a
 /// folder that is mounted read-only never works, whichever of the two is ours.
-pub(super) fn check(spec: &PodSpec, container: &Container, wanted: &Wanted) -> Result<Verdict, Denied> {
+pub(super) fn check(
+    spec: &PodSpec,
+    container: &Container,
+    wanted: &Wanted,
+    all: &[Wanted],
+) -> Result<Verdict, Denied> {
     let ours = canonical(wanted.path.as_str());
     let deny = |why: String| {
         Err(Denied::PathConflict {
@@ -42,7 +48,7 @@ pub(super) fn check(spec: &PodSpec, container: &Container, wanted: &Wanted) -> R
                 "the volume {volume} is mounted below it, at {}",
                 quoted(&mount.mount_path)
             ));
-        } else if same_or_within(&ours, &theirs) && is_read_only(spec, mount) {
+        } else if same_or_within(&ours, &theirs) && is_read_only(spec, mount, all) {
             let above = quoted(&mount.mount_path);
             return deny(format!("the volume {volume} is mounted read-only above it, at {above}"));
         }
@@ -67,8 +73,9 @@ fn is_ours(mount: &VolumeMount, wanted: &Wanted) -> bool {
     mount.name == wanted.volume && whole(&mount.sub_path) && whole(&mount.sub_path_expr)
 }
 
-/// Whether nothing can be made in a mounted folder. Kubelet mounts volumes of the first four kinds read-only always.
-fn is_read_only(spec: &PodSpec, mount: &VolumeMount) -> bool {
+/// Whether nothing can be made in a mounted folder. Kubelet mounts volumes of the first four kinds read-only always, and
+/// those that we add are of the first.
+fn is_read_only(spec: &PodSpec, mount: &VolumeMount, all: &[Wanted]) -> bool {
     let read_only_volume =
         spec.volumes.iter().flatten().find(|volume| volume.name == mount.name).is_some_and(|volume| {
             volume.secret.is_some()
@@ -79,5 +86,6 @@ fn is_read_only(spec: &PodSpec, mount: &VolumeMount) -> bool {
                 || volume.csi.as_ref().is_some_and(|csi| csi.read_only == Some(true))
                 || volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true))
         });
-    mount.read_only == Some(true) || read_only_volume
+    let added = all.iter().any(|wanted| wanted.volume == mount.name);
+    mount.read_only == Some(true) || read_only_volume || added
 }

@@ -180,6 +180,20 @@ fn a_flat_mount_needs_a_pod_without_token() {
     assert_eq!(denied(&pod(&json!({"sealedenv.dev/inject": "kubernetes.io"}))).0, "CoversToken");
 }
 
+/// The volume that we add is read-only like any Secret, although the pod does not have it yet. Found by fuzzing: the
+/// first call let such a pod pass, and a second one (`reinvocationPolicy`) refused what the first had made of it.
+#[test]
+fn a_mount_of_our_volume_above_our_own_is_refused_at_once() {
+    for above in ["/run/secrets", "/", ""] {
+        let mut pod = asking(&[]);
+        let mount = json!({"name": "sealedenv-checkout", "mountPath": above});
+        pod["spec"]["containers"][0]["volumeMounts"].as_array_mut().unwrap().push(mount);
+        let denied = run(&pod).unwrap_err();
+        assert_eq!(denied.reason(), "PathConflict", "{above:?}: {denied}");
+        assert!(denied.to_string().contains("mounted read-only above it"), "{denied}");
+    }
+}
+
 #[test]
 fn mounts_that_do_not_go_together_are_refused() {
     let with = |path: &str, read_only: bool, volume: Value| {
