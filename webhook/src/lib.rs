@@ -35,8 +35,8 @@
 //!
 //! API servers show webhooks no client certificate unless they are configured to. Whoever reaches the port can ask
 //! questions, and a well-formed one leaves a record that names the user it claims to come from. It learns and changes
-//! nothing by that: an answer has an effect only for the API server that asked. The chart's NetworkPolicy keeps pods
-//! away from the port.
+//! nothing by that: an answer has an effect only for the API server that asked. The chart's NetworkPolicy leaves this
+//! port open, because where API servers stand is not known to it.
 
 pub mod args;
 pub mod bundle;
