@@ -2,6 +2,7 @@
 
 mod crd;
 mod format;
+mod gitops;
 mod gone;
 mod leader;
 mod start;
