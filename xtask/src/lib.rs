@@ -9,6 +9,7 @@ pub mod bench;
 pub mod chart;
 pub mod cluster;
 pub mod demo;
+mod deny;
 pub mod exec;
 pub mod fuzz;
 pub mod generate;
