@@ -10,6 +10,7 @@ pub mod chart;
 pub mod cluster;
 pub mod demo;
 mod deny;
+mod dependencies;
 pub mod exec;
 pub mod fuzz;
 pub mod generate;
