@@ -6,3 +6,4 @@ mod gitops;
 mod gone;
 mod leader;
 mod start;
+mod supply;
