@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 use crate::cluster::{Namespace, kubectl, kubectl_with, run, wait};
-use crate::setting;
+use crate::{page, setting};
 
 /// Kinds of source-controller that kustomize-controller watches.
 const SOURCES: [(&str, &str); 4] = [
@@ -111,24 +111,21 @@ impl<'n> Flux<'n> {
         Ok(revision)
     }
 
-    /// Has Flux apply what git has, and wait for it.
+    /// Has Flux apply what git has, and wait for it, by the Kustomization that docs/src/gitops.md recommends.
     ///
     /// # Errors
     /// When the API server refuses.
     pub fn follow(&self) -> Result<()> {
-        let kustomization = json!({
-            "apiVersion": "kustomize.toolkit.fluxcd.io/v1",
-            "kind": "Kustomization",
-            "metadata": { "name": "app", "namespace": self.namespace.name() },
-            "spec": {
-                "interval": "10h",
-                "timeout": TIMEOUT,
-                "prune": true,
-                "wait": true,
-                "sourceRef": { "kind": "ExternalArtifact", "name": "git" },
-            },
-        });
-        self.namespace.apply(&kustomization.to_string()).map(drop)
+        let mut kustomization = page::yaml("gitops.md", "flux/app.yaml")?;
+        for (from, to) in [
+            ("namespace: flux-system", format!("namespace: {}", self.namespace.name())),
+            ("kind: GitRepository", "kind: ExternalArtifact".to_owned()),
+            ("interval: 10m", "interval: 10h".to_owned()),
+            ("timeout: 5m", format!("timeout: {TIMEOUT}")),
+        ] {
+            kustomization = page::replace(&kustomization, from, &to)?;
+        }
+        self.namespace.apply(&kustomization).map(drop)
     }
 
     /// Asks for one more reconcile of the same revision, and waits until it is done.
@@ -204,8 +201,9 @@ impl Drop for Flux<'_> {
         }
         // Without its controller the finalizer would hold up the namespace.
         let unheld = r#"{"metadata":{"finalizers":null}}"#;
-        if let Err(error) =
-            self.namespace.kubectl(&["patch", "kustomization", "app", "--type=merge", "-p", unheld])
+        let patch = ["patch", "kustomization", "app", "--type=merge", "-p", unheld];
+        if let Ok(Some(_)) = self.namespace.find("kustomization", "app")
+            && let Err(error) = self.namespace.kubectl(&patch)
         {
             eprintln!("{error:#}");
         }
@@ -224,8 +222,11 @@ fn is_ready(kustomization: &Value, status: &str, reason: &str) -> bool {
         && ready["observedGeneration"] == kustomization["metadata"]["generation"]
 }
 
-/// Flux's kinds, once for all tests.
-fn install_kinds() -> Result<()> {
+/// Installs Flux's kinds, once for all tests.
+///
+/// # Errors
+/// When the API server refuses them.
+pub fn install_kinds() -> Result<()> {
     static DONE: OnceLock<Result<(), String>> = OnceLock::new();
     let done = DONE.get_or_init(|| install_kinds_once().map_err(|error| format!("{error:#}")));
     done.as_ref().copied().map_err(|error| anyhow::anyhow!("installing Flux's kinds: {error}"))

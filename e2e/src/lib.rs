@@ -3,6 +3,7 @@
 //! - [`setting`]: where everything is, from the environment that `cargo xtask test` sets.
 //! - [`cluster`]: kubectl, temporary namespaces, waiting on conditions.
 //! - [`flux`]: Flux at work in one namespace, and git for it.
+//! - [`page`]: the pages of the book, for tests that run what they say.
 //! - [`operator`]: operators that a test starts by itself; [`proxy`]: a way to the API server that it can cut.
 //! - [`seal`](mod@seal): the CLI as a developer would use it, and manifests.
 //! - [`requests`]: many requests to the API server at once.
@@ -14,6 +15,7 @@
 pub mod cluster;
 pub mod flux;
 pub mod operator;
+pub mod page;
 pub mod process;
 pub mod proxy;
 pub mod release;

@@ -25,6 +25,15 @@ pub fn cargo(root: &Path) -> Command {
     cargo
 }
 
+/// What the compiler says of itself.
+///
+/// # Errors
+/// When it cannot be run.
+pub fn rustc(arguments: &[&str]) -> anyhow::Result<String> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    read(Command::new(rustc).args(arguments))
+}
+
 /// The command as a person would type it.
 pub fn line(command: &Command) -> String {
     let program = Path::new(command.get_program());

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use crate::{Checkout, chart, exec, gitops};
+use crate::{Checkout, chart, dependencies, exec, gitops};
 
 /// Writes what is made from something else: CRDs, their copies in the chart, the chart's goldens, the CLI's page, what
 /// GitOps tools are tested with.
@@ -25,7 +25,9 @@ pub struct Args {
 pub fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     let mut drifted = Vec::new();
     // In this order: a later step reads what an earlier one wrote.
-    for step in [crds, chart_crds, goldens, cli_pages, env_statuses, key_statuses, argocd_cm] {
+    for step in
+        [crds, chart_crds, goldens, cli_pages, dependencies_page, env_statuses, key_statuses, argocd_cm]
+    {
         let made = step(checkout)?;
         for (path, why) in made.differences()? {
             let shown = path.strip_prefix(checkout.root()).unwrap_or(&path).display().to_string();
@@ -169,6 +171,13 @@ fn cli_pages(checkout: &Checkout) -> anyhow::Result<Made> {
         ending: "md",
         owns_folder: false,
     })
+}
+
+/// `docs/src/dependencies.md`, from what cargo and a reviewer say.
+fn dependencies_page(checkout: &Checkout) -> anyhow::Result<Made> {
+    let folder = checkout.root().join("docs/src");
+    let files = BTreeMap::from([(folder.join("dependencies.md"), dependencies::page(checkout)?)]);
+    Ok(Made { folder, ending: "md", files, owns_folder: false })
 }
 
 /// Every status of a SealedEnv that the operator can write, where Argo CD's layout wants test data.

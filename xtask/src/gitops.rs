@@ -45,16 +45,7 @@ pub fn judge(checkout: &Checkout) -> anyhow::Result<PathBuf> {
 pub fn kustomize_controller(checkout: &Checkout) -> anyhow::Result<(PathBuf, PathBuf)> {
     let dir = CONTROLLER.ensure(checkout, |new| {
         let module = gomodule::folder_of(checkout, MODULE, CONTROLLER.package)?;
-        let (from, to) = (module.join("config/crd/bases"), new.join("crds"));
-        fs::create_dir(&to).with_context(|| format!("making {}", to.display()))?;
-        for entry in fs::read_dir(&from).with_context(|| format!("listing {}", from.display()))? {
-            let path = entry?.path();
-            // Not a copy with its mode: files of Go's cache are read-only, and this folder must be removable.
-            let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-            let file = to.join(path.file_name().unwrap_or_default());
-            fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
-        }
-        Ok(())
+        gomodule::copy_files(&module.join("config/crd/bases"), &new.join("crds"))
     })?;
     Ok((dir.join(CONTROLLER.name), dir.join("crds")))
 }

@@ -91,6 +91,19 @@ pub(crate) fn folder_of(checkout: &Checkout, module: &str, required: &str) -> an
     Ok(PathBuf::from(folder))
 }
 
+/// Copies the files of a folder into a new one. Not with their modes: files of Go's cache are read-only, and the copies
+/// must be removable.
+pub(crate) fn copy_files(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::create_dir(to).with_context(|| format!("making {}", to.display()))?;
+    for entry in fs::read_dir(from).with_context(|| format!("listing {}", from.display()))? {
+        let path = entry?.path();
+        let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let file = to.join(path.file_name().unwrap_or_default());
+        fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+    }
+    Ok(())
+}
+
 /// What `go version` says.
 pub(crate) fn go_version() -> anyhow::Result<String> {
     if host::find_program("go").is_none() {

@@ -9,14 +9,23 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Checkout, exec, imagetar};
+use crate::{
+    Checkout, exec, imagetar, reproduce,
+    sbom::{self, Linked},
+};
 
-/// Builds the image: static release binaries in an archive that `docker load` and `ctr images import` read.
+/// Builds the image: static release binaries in an archive that `docker load` and `ctr images import` read, and beside it
+/// a CycloneDX list of what is linked into them.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Build it a second time from another folder, with another target folder and another CARGO_HOME, and fail when a
+    /// byte differs. Takes as long as a build from nothing.
+    #[arg(long)]
+    verify_reproducible: bool,
+}
 
 /// The package of the one program that is all components.
-const PROGRAM: &str = "sealedenv-image";
+pub const PROGRAM: &str = "sealedenv-image";
 
 /// The names that the program is called by: a file, and links to it.
 const NAMES: [&str; 3] = ["sealedenv", "sealedenv-operator", "sealedenv-webhook"];
@@ -41,6 +50,8 @@ pub struct Image {
     pub archive: PathBuf,
     /// Folder of its names as links to the program. It is static, so it runs on this machine too.
     pub binaries: PathBuf,
+    /// What is linked into it, as CycloneDX.
+    pub sbom: PathBuf,
 }
 
 impl Image {
@@ -54,13 +65,17 @@ impl Image {
 ///
 /// # Errors
 /// As [`build`].
-pub fn run(checkout: &Checkout, _: &Args) -> anyhow::Result<()> {
+pub fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     let image = build(checkout)?;
+    if args.verify_reproducible {
+        reproduce::verify(checkout, &image)?;
+    }
     let size =
         fs::metadata(&image.archive).with_context(|| format!("reading {}", image.archive.display()))?.len();
     println!("image   {}", image.reference);
     println!("digest  {}", image.id);
     println!("archive {}", image.archive.display());
+    println!("sbom    {}", image.sbom.display());
     #[allow(clippy::cast_precision_loss, reason = "shown with one decimal")]
     let mebibytes = size as f64 / f64::from(1 << 20);
     println!("size    {mebibytes:.1} MiB");
@@ -72,7 +87,8 @@ pub fn run(checkout: &Checkout, _: &Args) -> anyhow::Result<()> {
 /// # Errors
 /// When something does not build, or a binary is not static and so could not start in the image.
 pub fn build(checkout: &Checkout) -> anyhow::Result<Image> {
-    let program = release(checkout, &[PROGRAM])?.join(PROGRAM);
+    let (built, linked) = release(checkout, &[PROGRAM])?;
+    let program = built.join(PROGRAM);
     let bytes = fs::read(&program).with_context(|| format!("reading {}", program.display()))?;
     if wants_interpreter(&bytes).with_context(|| format!("reading {}", program.display()))? {
         bail!(
@@ -92,17 +108,22 @@ pub fn build(checkout: &Checkout) -> anyhow::Result<Image> {
     for name in NAMES {
         link(&program, &binaries.join(name))?;
     }
+    let sbom = folder.join("sealedenv.cdx.json");
     let record = folder.join("sealedenv.json");
     if let Some(image) = fs::read(&record).ok().and_then(|bytes| serde_json::from_slice::<Image>(&bytes).ok())
         && image.reference == reference
         && image.binaries == binaries
         && image.archive.exists()
+        && image.sbom.exists()
     {
         return Ok(image);
     }
     let archive = folder.join("sealedenv.tar");
     let id = describe(&reference, &program)?.write(&archive)?;
-    let image = Image { reference, id, archive, binaries };
+    let [file, ..] = NAMES;
+    let contents = [sbom::Program { file, name: PROGRAM, path: &program }];
+    sbom::write(checkout, &linked, &contents, &id, &sbom).context("listing what is linked into the image")?;
+    let image = Image { reference, id, archive, binaries, sbom };
     fs::write(&record, serde_json::to_vec_pretty(&image)?)
         .with_context(|| format!("writing {}", record.display()))?;
     Ok(image)
@@ -130,7 +151,7 @@ fn describe(reference: &str, program: &Path) -> anyhow::Result<imagetar::Image> 
 /// As [`build`].
 pub fn build_with_bench(checkout: &Checkout) -> anyhow::Result<(Image, PathBuf)> {
     // Together first: features of dependencies are settled for all that is built at once.
-    let folder = release(checkout, &[PROGRAM, BENCH])?;
+    let (folder, _) = release(checkout, &[PROGRAM, BENCH])?;
     Ok((build(checkout)?, folder.join(BENCH)))
 }
 
@@ -144,8 +165,8 @@ fn link(target: &Path, link: &Path) -> anyhow::Result<()> {
     made.with_context(|| format!("linking {} to {}", link.display(), target.display()))
 }
 
-/// Builds static release binaries of packages; gives their folder.
-fn release(checkout: &Checkout, packages: &[&str]) -> anyhow::Result<PathBuf> {
+/// Builds static release binaries of packages; gives their folder, and what is linked into them.
+fn release(checkout: &Checkout, packages: &[&str]) -> anyhow::Result<(PathBuf, Linked)> {
     exec::say("building the release binaries");
     let target = host_target()?;
     let mut build = exec::cargo(checkout.root());
@@ -153,31 +174,25 @@ fn release(checkout: &Checkout, packages: &[&str]) -> anyhow::Result<PathBuf> {
     for package in packages {
         build.args(["--package", package]);
     }
+    build.arg("--message-format=json-render-diagnostics");
+    build.env("CARGO_TARGET_DIR", checkout.target()).env("CARGO_HOME", checkout.cargo_home()?);
     // With --target, so that build scripts and macros stay dynamic and keep a folder of their own.
-    // No path of this machine in what ships.
     let flags = format!(
-        "{} -C target-feature=+crt-static --remap-path-prefix={}=/sealedenv --remap-path-prefix={}=/cargo",
+        "{} -C target-feature=+crt-static {}",
         std::env::var("RUSTFLAGS").unwrap_or_default(),
-        checkout.root().display(),
-        cargo_home()?.display(),
+        reproduce::remaps(checkout)?,
     );
-    exec::run(build.env("RUSTFLAGS", flags.trim_start()))?;
-    Ok(checkout.target().join(target).join("release"))
+    let messages = exec::read(build.env("RUSTFLAGS", flags.trim_start()))?;
+    let below = checkout.target().join(&target);
+    let linked = Linked::of(&messages, &target, &below)?;
+    Ok((below.join("release"), linked))
 }
 
 /// The target that rustc builds for by itself.
 fn host_target() -> anyhow::Result<String> {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let about = exec::read(std::process::Command::new(rustc).arg("-vV"))?;
+    let about = exec::rustc(&["-vV"])?;
     let host = about.lines().find_map(|line| line.strip_prefix("host: "));
     host.map(str::to_owned).context("`rustc -vV` names no host")
-}
-
-fn cargo_home() -> anyhow::Result<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set("CARGO_HOME")
-        .or_else(|| set("HOME").map(|home| home.join(".cargo")))
-        .context("neither CARGO_HOME nor HOME is set")
 }
 
 /// Whether a 64-bit little-endian ELF program asks for a loader (a `PT_INTERP` header), that is, whether it is dynamic.
@@ -271,6 +286,7 @@ mod tests {
             id: String::new(),
             archive: PathBuf::new(),
             binaries: PathBuf::new(),
+            sbom: PathBuf::new(),
         };
         assert_eq!(image.tag(), "1.0-abc");
     }

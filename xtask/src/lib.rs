@@ -9,6 +9,8 @@ pub mod bench;
 pub mod chart;
 pub mod cluster;
 pub mod demo;
+mod deny;
+mod dependencies;
 pub mod exec;
 pub mod fuzz;
 pub mod generate;
@@ -19,6 +21,8 @@ pub mod image;
 pub mod imagetar;
 pub mod install;
 pub mod lint;
+mod reproduce;
+pub mod sbom;
 pub mod test;
 pub mod tools;
 
@@ -94,6 +98,14 @@ fn report(error: &anyhow::Error) {
 #[derive(Debug, Clone)]
 pub struct Checkout {
     root: PathBuf,
+    /// Of a copy that is built apart: cargo's folders.
+    apart: Option<Apart>,
+}
+
+#[derive(Debug, Clone)]
+struct Apart {
+    target: PathBuf,
+    cargo_home: PathBuf,
 }
 
 impl Checkout {
@@ -107,7 +119,7 @@ impl Checkout {
         let root = root
             .canonicalize()
             .with_context(|| format!("the checkout that xtask was built in, {}", root.display()))?;
-        Ok(Self { root })
+        Ok(Self { root, apart: None })
     }
 
     /// The folder of the workspace's `Cargo.toml`.
@@ -115,8 +127,27 @@ impl Checkout {
         &self.root
     }
 
+    /// A copy of the checkout that is built with folders of its own.
+    pub(crate) fn apart(root: PathBuf, target: PathBuf, cargo_home: PathBuf) -> Self {
+        Self { root, apart: Some(Apart { target, cargo_home }) }
+    }
+
+    /// Where cargo keeps its downloads: `CARGO_HOME`, or `.cargo` at home.
+    pub(crate) fn cargo_home(&self) -> anyhow::Result<PathBuf> {
+        if let Some(apart) = &self.apart {
+            return Ok(apart.cargo_home.clone());
+        }
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        set("CARGO_HOME")
+            .or_else(|| set("HOME").map(|home| home.join(".cargo")))
+            .context("neither CARGO_HOME nor HOME is set")
+    }
+
     /// Cargo's target folder: `CARGO_TARGET_DIR`, or `target` in the checkout.
     pub fn target(&self) -> PathBuf {
+        if let Some(apart) = &self.apart {
+            return apart.target.clone();
+        }
         std::env::var_os("CARGO_TARGET_DIR")
             .map_or_else(|| self.root.join("target"), |dir| self.root.join(dir))
     }

@@ -13,7 +13,7 @@ use crate::{
     cluster::{self, ClusterInfo, Mode},
     exec, fuzz, gitops, image,
     install::{self, Release, Target},
-    lint, tools,
+    lint, sbom, tools,
 };
 
 /// Runs the tests: all tiers, after formatting, clippy and generated files; or just the tiers that are named.
@@ -170,6 +170,11 @@ fn prepare(checkout: &Checkout, tier: Tier, pods: bool, test: &mut Command) -> a
     } else {
         cluster::load(&image.archive)?;
         println!("{}", release.install(checkout, &target)?);
+    }
+    if tier == Tier::Api {
+        let (reader, schemas) = sbom::reader(checkout).context("the reader of CycloneDX")?;
+        test.env("SEALEDENV_E2E_BOMCHECK", reader).env("SEALEDENV_E2E_BOM_SCHEMAS", schemas);
+        test.env("SEALEDENV_E2E_SBOM", &image.sbom).env("SEALEDENV_E2E_IMAGE_PACKAGES", image::PROGRAM);
     }
     if tier == Tier::E2e {
         let (flux, crds) = gitops::kustomize_controller(checkout).context("Flux's kustomize-controller")?;

@@ -2,6 +2,8 @@
 
 mod crd;
 mod format;
+mod gitops;
 mod gone;
 mod leader;
 mod start;
+mod supply;

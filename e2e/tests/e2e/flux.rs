@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use sealedenv_e2e::cluster::{Namespace, kubectl_output, wait};
-use sealedenv_e2e::flux::Flux;
+use sealedenv_e2e::flux::{self, Flux};
+use sealedenv_e2e::page;
 use sealedenv_e2e::seal::{self, Manifest};
 
 /// One whose value no key of the cluster opens.
@@ -147,5 +148,25 @@ fn a_new_object_is_in_progress_until_the_operator_has_spoken() -> Result<()> {
     let created: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     assert_eq!(created["status"], serde_json::json!({ "observedGeneration": -1 }));
     ns.wait_condition("sealedenv", "checkout", "Ready", "True", "Delivered")?;
+    Ok(())
+}
+
+#[test]
+fn the_api_server_takes_what_the_page_shows() -> Result<()> {
+    let ns = Namespace::new("page")?;
+    flux::install_kinds()?;
+    for (name, namespace) in
+        [("flux/app.yaml", "flux-system"), ("flux/order.yaml", "flux-system"), ("argocd/env.yaml", "shop")]
+    {
+        let manifest = page::yaml("gitops.md", name)?;
+        let manifest = page::replace(
+            &manifest,
+            &format!("namespace: {namespace}"),
+            &format!("namespace: {}", ns.name()),
+        )?;
+        let output = kubectl_output(&["apply", "--server-side", "--dry-run=server", "-f", "-"], &manifest)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !said.contains("Warning"), "{name}: {said}");
+    }
     Ok(())
 }
