@@ -19,6 +19,8 @@ fn replicas() -> Result<(Pod, Vec<Pod>)> {
     wait("a leader", || {
         let holder =
             kubectl(&["-n", &namespace, "get", "lease", LEASE, "-o", "jsonpath={.spec.holderIdentity}"])?;
+        // The pod's name, and after it what tells one start of the container from the next.
+        let holder = holder.split('_').next().unwrap_or_default();
         let (mut leader, mut others) = (None, Vec::new());
         for pod in release::pods("operator")? {
             if pod.name == holder { leader = Some(pod) } else { others.push(pod) }
