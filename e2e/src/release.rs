@@ -134,7 +134,7 @@ impl Changed {
         let revision = history[0]["revision"].as_u64().context("a revision")?.to_string();
         let changed = Self { revision };
         let chart = setting::get("SEALEDENV_E2E_CHART")?;
-        let mut args = vec!["upgrade", &chart, "--reuse-values", "--wait", "--timeout", "110s"];
+        let mut args = vec!["upgrade", &chart, "--reset-then-reuse-values", "--wait", "--timeout", "110s"];
         for value in values {
             args.extend(["--set", value]);
         }

@@ -4,10 +4,12 @@
 // Helpers outside of test functions fail by panicking, as tests do.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::process::Command;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, dumpable_behavior, getrlimit, setrlimit};
-use sealedenv_runtime::memory::{Swap, keep_to_itself, stay_out_of_swap};
+use sealedenv_runtime::memory::{self, Swap, Wiping, keep_to_itself, stay_out_of_swap};
 
 const CHILD: &str = "SEALEDENV_TEST_CHILD";
 
@@ -65,4 +67,50 @@ fn without_a_limit_every_page_is_locked() {
     let used = vec![1_u8; 16 << 20];
     assert!(kibibytes("VmLck") >= 16 << 10, "locked: {} KiB", kibibytes("VmLck"));
     assert_eq!(used.iter().map(|byte| u64::from(*byte)).sum::<u64>(), 16 << 20);
+}
+
+/// As the servers have it.
+#[global_allocator]
+static MEMORY: Wiping = memory::WIPING;
+
+/// How often something stands in the heap and the stacks of this process.
+fn count(needle: &[u8]) -> usize {
+    let memory = File::open("/proc/self/mem").unwrap();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let mut found = 0;
+    let mut bytes = Vec::new();
+    for line in maps.lines().filter(|line| line.contains(" rw-p ")) {
+        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let [from, to] = [from, to].map(|at| u64::from_str_radix(at, 16).unwrap());
+        bytes.resize(usize::try_from(to - from).unwrap(), 0);
+        if memory.read_exact_at(&mut bytes, from).is_ok() {
+            found += bytes.windows(needle.len()).filter(|window| *window == needle).count();
+        }
+        bytes.fill(0);
+    }
+    found
+}
+
+#[test]
+fn freed_memory_is_wiped() {
+    if !alone("freed_memory_is_wiped") {
+        return;
+    }
+    // Two halves, so that the whole stands nowhere but where it is put.
+    let (half, other) = ([0xa7; 16], [0x1d; 16]);
+    let mut needle = Vec::with_capacity(32);
+    needle.extend_from_slice(&half);
+    needle.extend_from_slice(&other);
+    let held = needle.clone();
+    let once = count(&needle);
+    assert!(once >= 2, "what is held is found");
+    // Grown, so that it moves; of several sizes, so that it comes from several places.
+    for size in [64, 4 << 10, 1 << 20] {
+        let mut grown = held.clone();
+        grown.extend(std::iter::repeat_n(0_u8, size));
+        assert_eq!(grown.len(), size + 32);
+    }
+    assert_eq!(count(&needle), once, "copies are left in freed memory");
+    drop(held);
+    assert_eq!(count(&needle), once - 1);
 }

@@ -22,7 +22,7 @@ use sealedenv_runtime::readiness::Readiness;
 use sealedenv_runtime::serve::{self, Limits};
 use sealedenv_runtime::shutdown::{self, Shutdown};
 use sealedenv_runtime::tls::Certificates;
-use sealedenv_runtime::{admin, crypto, log, metrics as registry};
+use sealedenv_runtime::{admin, crypto, log, memory, metrics as registry};
 
 use crate::args::Args;
 use crate::cache::Cache;
@@ -91,7 +91,12 @@ impl RunError {
 
 /// Runs until a signal, or a failure to start.
 pub async fn main() -> ExitCode {
-    match run(Args::parse()).await {
+    let args = Args::parse();
+    // What is put into an object by mistake comes past here, and the private keys of our certificates are in memory.
+    if let Err(error) = memory::keep_to_itself() {
+        eprintln!("warning: core dumps could not be forbidden: {error}");
+    }
+    match run(args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let mut text = format!("error: {error}");

@@ -27,7 +27,7 @@ fn nothing_is_released(ns: &Namespace, operator: &mut Operator) -> Result<()> {
     apply(ns, "held", "new")?;
     apply(ns, "checkout", "changed")?;
     for name in ["held", "checkout"] {
-        let env = ns.wait_condition("sealedenv", name, "Ready", "False", "AuditUnavailable")?;
+        let env = ns.wait_condition("sealedenv", name, "Reconciling", "True", "AuditUnavailable")?;
         ensure!(
             !env.to_string().contains("audit.jsonl"),
             "paths of the operator's pod are nobody's business"

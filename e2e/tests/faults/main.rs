@@ -10,6 +10,7 @@ mod clock;
 mod control_plane;
 mod crowd;
 mod hostile;
+mod leader;
 mod load;
 mod namespaces;
 mod operator;
