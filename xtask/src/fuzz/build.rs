@@ -31,13 +31,12 @@ pub(super) fn all(checkout: &Checkout) -> anyhow::Result<PathBuf> {
     fs::create_dir_all(&target).with_context(|| format!("making {}", target.display()))?;
     let host = host_triple(checkout)?;
     let versions = Versions::of(checkout, &target)?;
-    exec::say("building the fuzz targets");
     let mut build = exec::cargo(checkout.root());
     build.args(["build", "--quiet", "--release", "--bins", "--manifest-path", "fuzz/Cargo.toml"]);
     // With a target named, build scripts and macros are built without coverage.
     build.args(["--target", &host]).env("CARGO_TARGET_DIR", &target);
     build.env("CARGO_ENCODED_RUSTFLAGS", COVERAGE.join("\u{1f}")).env_remove("RUSTFLAGS");
-    exec::run(&mut build).context("building the fuzz targets")?;
+    host::run_with_progress(&mut build, "building the fuzz targets", &target.join("build.log"))?;
     versions.settle()?;
     Ok(target.join(host).join("release"))
 }
