@@ -133,7 +133,7 @@ impl Tool {
         }
         if host::find_program("go").is_none() {
             bail!(
-                "{} {} is missing, and so is Go to install it with\nhint: install Go 1.24 or newer",
+                "{} {} is missing, and so is Go to install it with\nhint: install Go 1.25 or newer",
                 self.name,
                 self.version
             );
