@@ -11,6 +11,7 @@ use sealedenv_e2e::{release, seal, setting};
 use serde_json::{Map, Value, json};
 
 use crate::crowd::{Crowd, THREADS, name};
+use crate::fact;
 use crate::oracle::Oracle;
 
 #[test]
@@ -57,7 +58,8 @@ fn ninety_sealed_envs_of_a_megabyte_each_fit_into_the_memory_limit() -> Result<(
         Ok(())
     })?;
     for pod in release::pods("")? {
-        println!("{}: at most {} MiB were resident", pod.name, pod.process()?.kib("VmHWM")? >> 10);
+        let peak = pod.process()?.kib("VmHWM")? >> 10;
+        fact(format_args!("90 SealedEnvs of 1 MiB: {} had at most {peak} MiB resident", pod.component));
     }
     oracle.holds_without_crowd()
 }
@@ -129,13 +131,13 @@ fn five_good_objects_keep_their_latency_beside_five_thousand_broken_ones() -> Re
     let behind = latency(&proxy, &crowd, "behind")?;
     drop(key);
     let ratio = |d: Duration| d.as_secs_f64() / alone.as_secs_f64();
-    println!(
-        "create to Secret, median: {} ms alone; {:.1} times that while {BROKEN} broken ones are created; {:.1} times \
-         while all of them are tried again",
+    fact(format_args!(
+        "create to Secret, median of {GOOD}: {} ms alone; {:.1} times that while {BROKEN} broken ones are created; \
+         {:.1} times while all of those are tried again",
         alone.as_millis(),
         ratio(beside),
         ratio(behind)
-    );
+    ));
     ensure!(ratio(behind) < 50.0 && ratio(beside) < 50.0, "the good ones wait for the broken ones");
     oracle.holds(&proxy, &[&crowd], &[])
 }
