@@ -357,7 +357,7 @@ fn key_requests(ctx: &Arc<Context>, store: Store<Known>) -> Requests {
     let changes = stream::unfold(ctx.keys.subscribe(), |mut changes| async move {
         changes.changed().await.ok().map(|()| ((), changes))
     });
-    let ctx = Arc::clone(ctx);
+    let (ctx, pending) = (Arc::clone(ctx), ctx.metrics.pending.clone());
     let requests = changes.flat_map(move |()| {
         // A standby looks when it leads.
         let known = if ctx.leadership.leads() { store.state() } else { Vec::new() };
@@ -370,7 +370,7 @@ fn key_requests(ctx: &Arc<Context>, store: Store<Known>) -> Requests {
         }
         stream::iter(again.into_iter().map(request))
     });
-    Box::pin(requests)
+    Box::pin(pending.few_at_a_time(requests))
 }
 
 /// This replica leads from now on: a look at every object. What the former leader finished costs no request.
