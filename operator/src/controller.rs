@@ -36,7 +36,7 @@ use crate::undecodable::{Broken, Undecodable};
 use crate::watching::watch;
 
 /// Which namespaces are watched.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Extent {
     /// All.
     Cluster,
@@ -166,12 +166,12 @@ fn secret_requests(
     let config =
         watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY, names::MANAGED_BY_VALUE));
     let events = watch(extent.api::<PartialObjectMeta<Secret>>(&ctx.client), config);
-    let (ctx, mut ready) = (Arc::clone(ctx), Some(ready));
+    let (ctx, extent, mut ready) = (Arc::clone(ctx), extent.clone(), Some(ready));
     let requests = events.flat_map(move |event| {
         let concerned = match event {
             Ok(event) => {
                 let done = matches!(event, Event::InitDone);
-                let concerned = ctx.secrets.observe(event);
+                let concerned = ctx.secrets.observe(&extent, event);
                 if done && let Some(ready) = ready.take() {
                     // The receiver is gone only at shutdown.
                     let _ = ready.send(());
@@ -357,7 +357,7 @@ fn key_requests(ctx: &Arc<Context>, store: Store<Known>) -> Requests {
     let changes = stream::unfold(ctx.keys.subscribe(), |mut changes| async move {
         changes.changed().await.ok().map(|()| ((), changes))
     });
-    let ctx = Arc::clone(ctx);
+    let (ctx, pending) = (Arc::clone(ctx), ctx.metrics.pending.clone());
     let requests = changes.flat_map(move |()| {
         // A standby looks when it leads.
         let known = if ctx.leadership.leads() { store.state() } else { Vec::new() };
@@ -370,7 +370,7 @@ fn key_requests(ctx: &Arc<Context>, store: Store<Known>) -> Requests {
         }
         stream::iter(again.into_iter().map(request))
     });
-    Box::pin(requests)
+    Box::pin(pending.few_at_a_time(requests))
 }
 
 /// This replica leads from now on: a look at every object. What the former leader finished costs no request.

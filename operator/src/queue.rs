@@ -9,6 +9,7 @@ use std::fmt::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::{Stream, StreamExt as _};
 use kube::runtime::reflector::ObjectRef;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
@@ -17,6 +18,12 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use crate::known::Known;
+
+/// So many objects may wait before requests for very many are held back: enough that no worker is ever idle.
+const FEW: usize = 64;
+/// How long it is waited before another look at the queue, and how often.
+const PAUSE: Duration = Duration::from_millis(2);
+const MOST_PAUSES: u32 = 500;
 
 /// Objects that wait. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +50,27 @@ impl Pending {
         let waiting = self.lock();
         let oldest = waiting.values().min().map(|since| now.saturating_duration_since(*since));
         (waiting.len(), oldest.unwrap_or_default())
+    }
+
+    /// Passes requests on as fast as workers take them up, so that behind a look at very many objects what changes
+    /// meanwhile waits for few of them only.
+    pub fn few_at_a_time<R: Send>(
+        self,
+        requests: impl Stream<Item = R> + Send,
+    ) -> impl Stream<Item = R> + Send {
+        requests.then(move |request| {
+            let pending = self.clone();
+            async move {
+                // Bounded: the queue is a courtesy, and workers that are stuck are no reason to forget a request.
+                for _ in 0..MOST_PAUSES {
+                    if pending.lock().len() < FEW {
+                        break;
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+                request
+            }
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ObjectRef<Known>, Instant>> {
@@ -73,6 +101,7 @@ impl Collector for Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::{FutureExt as _, stream};
 
     #[test]
     fn an_object_waits_once_and_from_its_first_request() {
@@ -89,6 +118,22 @@ mod tests {
         pending.remove(&b);
         pending.remove(&b);
         assert_eq!(pending.depth_and_age(at(5)), (0, Duration::ZERO));
+    }
+
+    #[tokio::test]
+    async fn requests_for_very_many_come_as_they_are_taken_up() {
+        let pending = Pending::default();
+        let all = (0..1000).map(|i| ObjectRef::<Known>::new(&i.to_string()));
+        let mut requests = std::pin::pin!(pending.clone().few_at_a_time(stream::iter(all)));
+        let mut waiting = Vec::new();
+        while let Some(Some(reference)) = requests.next().now_or_never() {
+            pending.add(&reference, Instant::now());
+            waiting.push(reference);
+        }
+        assert_eq!(waiting.len(), FEW);
+        pending.remove(&waiting[0]);
+        assert!(requests.next().await.is_some(), "one was taken up: the next one comes");
+        assert_eq!(waiting.len() + 1 + requests.count().await, 1000, "none is forgotten");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use kube::runtime::watcher::Event;
 use kube::{Resource as _, ResourceExt as _};
 use sealedenv_crds::names;
 
+use crate::controller::Extent;
 use crate::plan::{Ownership, SecretFacts};
 
 /// Namespace and name.
@@ -43,10 +44,18 @@ pub struct Secrets(Mutex<State>);
 #[derive(Default)]
 struct State {
     seen: HashMap<Id, Seen>,
-    relisted: HashMap<Id, Seen>,
+    /// Lists that are coming in.
+    relisted: HashMap<Extent, Relisted>,
     /// Our own writes that the watch has not shown yet, with the count of relists at that time.
     written: HashMap<Id, (Seen, u64)>,
     relists: u64,
+}
+
+/// What a list has shown so far, and the count of relists when it was begun.
+#[derive(Default)]
+struct Relisted {
+    seen: HashMap<Id, Seen>,
+    begun: u64,
 }
 
 impl Seen {
@@ -130,37 +139,41 @@ impl Secrets {
         state.seen.remove(id);
     }
 
-    /// Takes a watch event. Returns the SealedEnvs, by namespace and name, that it concerns.
-    pub fn observe(&self, event: Event<PartialObjectMeta<Secret>>) -> Vec<Id> {
+    /// Takes an event of the watch of one extent: a list of it says nothing about others. Returns the SealedEnvs, by
+    /// namespace and name, that it concerns.
+    pub fn observe(&self, extent: &Extent, event: Event<PartialObjectMeta<Secret>>) -> Vec<Id> {
         let mut state = self.lock();
+        let state = &mut *state;
         match event {
             Event::Init => {
-                state.relisted.clear();
                 state.relists += 1;
+                let list = Relisted { begun: state.relists, ..Relisted::default() };
+                state.relisted.insert(extent.clone(), list);
                 Vec::new()
             }
             Event::InitApply(secret) => {
                 let (id, seen) = entry(&secret);
-                state.relisted.insert(id, seen);
+                state.relisted.entry(extent.clone()).or_default().seen.insert(id, seen);
                 Vec::new()
             }
             Event::InitDone => {
-                let fresh = std::mem::take(&mut state.relisted);
-                let old = std::mem::replace(&mut state.seen, fresh);
+                let fresh = state.relisted.remove(extent).unwrap_or_default();
+                let old: HashMap<Id, Seen> =
+                    state.seen.extract_if(|(namespace, _), _| extent.has(namespace)).collect();
                 // The list was read after these writes: what it does not show is gone.
-                let relists = state.relists;
-                state.written.retain(|_, (_, at)| *at >= relists);
+                state.written.retain(|(namespace, _), (_, at)| *at >= fresh.begun || !extent.has(namespace));
                 let mut changed = Vec::new();
-                for (id, seen) in &state.seen {
+                for (id, seen) in &fresh.seen {
                     if old.get(id) != Some(seen) {
                         changed.extend(concerned(id, Some(seen)));
                     }
                 }
                 for (id, seen) in &old {
-                    if !state.seen.contains_key(id) {
+                    if !fresh.seen.contains_key(id) {
                         changed.extend(concerned(id, Some(seen)));
                     }
                 }
+                state.seen.extend(fresh.seen);
                 changed
             }
             Event::Apply(secret) => {
@@ -236,21 +249,21 @@ mod tests {
         let secrets = Secrets::default();
         secrets.wrote(id(), Seen::of(secret("12").meta()));
         assert_eq!(version(&secrets).as_deref(), Some("12"), "before the watch shows it");
-        secrets.observe(Event::Apply(secret("9")));
+        secrets.observe(&Extent::Cluster, Event::Apply(secret("9")));
         assert_eq!(version(&secrets).as_deref(), Some("12"), "an older event changes nothing");
-        secrets.observe(Event::Apply(secret("12")));
-        secrets.observe(Event::Apply(secret("13")));
+        secrets.observe(&Extent::Cluster, Event::Apply(secret("12")));
+        secrets.observe(&Extent::Cluster, Event::Apply(secret("13")));
         assert_eq!(version(&secrets).as_deref(), Some("13"), "a later edit is seen");
-        secrets.observe(Event::Delete(secret("14")));
+        secrets.observe(&Extent::Cluster, Event::Delete(secret("14")));
         assert_eq!(version(&secrets), None);
     }
 
     #[test]
     fn a_late_deletion_of_the_former_secret_does_not_hide_the_new_one() {
         let secrets = Secrets::default();
-        secrets.observe(Event::Apply(secret("5")));
+        secrets.observe(&Extent::Cluster, Event::Apply(secret("5")));
         secrets.wrote(id(), Seen { uid: "u2".into(), ..Seen::of(secret("8").meta()) });
-        secrets.observe(Event::Delete(secret("6")));
+        secrets.observe(&Extent::Cluster, Event::Delete(secret("6")));
         assert_eq!(version(&secrets).as_deref(), Some("8"));
     }
 
@@ -258,17 +271,35 @@ mod tests {
     fn a_relist_forgets_what_is_gone_and_names_whom_it_concerns() {
         let secrets = Secrets::default();
         secrets.wrote(id(), Seen::of(secret("12").meta()));
-        let concerned: Vec<Id> =
-            [Event::Init, Event::InitDone].into_iter().flat_map(|e| secrets.observe(e)).collect();
+        let concerned: Vec<Id> = [Event::Init, Event::InitDone]
+            .into_iter()
+            .flat_map(|e| secrets.observe(&Extent::Cluster, e))
+            .collect();
         assert!(concerned.is_empty());
         assert_eq!(version(&secrets), None, "deleted while the watch was down");
 
         let concerned: Vec<Id> = [Event::Init, Event::InitApply(secret("12")), Event::InitDone]
             .into_iter()
-            .flat_map(|e| secrets.observe(e))
+            .flat_map(|e| secrets.observe(&Extent::Cluster, e))
             .collect();
         assert_eq!(concerned, [("shop".to_owned(), "checkout".to_owned())]);
         assert_eq!(version(&secrets).as_deref(), Some("12"));
+    }
+
+    #[test]
+    fn a_list_of_one_namespace_hides_nothing_of_another() {
+        let secrets = Secrets::default();
+        let (shop, other) = (Extent::Namespace("shop".into()), Extent::Namespace("other".into()));
+        secrets.observe(&shop, Event::Init);
+        secrets.observe(&shop, Event::InitApply(secret("12")));
+        secrets.observe(&other, Event::Init);
+        secrets.observe(&shop, Event::InitDone);
+        assert_eq!(version(&secrets).as_deref(), Some("12"), "the lists came at the same time");
+        secrets.wrote(id(), Seen::of(secret("15").meta()));
+        secrets.observe(&other, Event::InitDone);
+        secrets.observe(&other, Event::Init);
+        assert!(secrets.observe(&other, Event::InitDone).is_empty());
+        assert_eq!(version(&secrets).as_deref(), Some("15"));
     }
 
     #[test]

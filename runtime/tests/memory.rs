@@ -73,21 +73,32 @@ fn without_a_limit_every_page_is_locked() {
 #[global_allocator]
 static MEMORY: Wiping = memory::WIPING;
 
-/// How often something stands in the heap and the stacks of this process.
-fn count(needle: &[u8]) -> usize {
+/// Memory is read in pieces of this size.
+const LEN: usize = 16 << 10;
+
+/// How often something stands in the memory of this process, but for the buffer that it is read into.
+fn count(needle: &[u8], buffer: &mut [u8; LEN]) -> usize {
     let memory = File::open("/proc/self/mem").unwrap();
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let own = buffer.as_ptr().addr() as u64;
+    let own = own..own + buffer.len() as u64;
     let mut found = 0;
-    let mut bytes = Vec::new();
     for line in maps.lines().filter(|line| line.contains(" rw-p ")) {
         let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
         let [from, to] = [from, to].map(|at| u64::from_str_radix(at, 16).unwrap());
-        bytes.resize(usize::try_from(to - from).unwrap(), 0);
-        if memory.read_exact_at(&mut bytes, from).is_ok() {
-            found += bytes.windows(needle.len()).filter(|window| *window == needle).count();
+        for (mut from, to) in [(from, to.min(own.start)), (from.max(own.end), to)] {
+            while from < to {
+                let piece = &mut buffer[..LEN.min(usize::try_from(to - from).unwrap())];
+                let end = from + piece.len() as u64;
+                if memory.read_exact_at(piece, from).is_ok() {
+                    found += piece.windows(needle.len()).filter(|window| *window == needle).count();
+                }
+                // One that lies across the border of two pieces is found in the second.
+                from = if end < to { end - needle.len() as u64 + 1 } else { to };
+            }
         }
-        bytes.fill(0);
     }
+    buffer.fill(0);
     found
 }
 
@@ -101,16 +112,19 @@ fn freed_memory_is_wiped() {
     let mut needle = Vec::with_capacity(32);
     needle.extend_from_slice(&half);
     needle.extend_from_slice(&other);
-    let held = needle.clone();
-    let once = count(&needle);
-    assert!(once >= 2, "what is held is found");
-    // Grown, so that it moves; of several sizes, so that it comes from several places.
-    for size in [64, 4 << 10, 1 << 20] {
-        let mut grown = held.clone();
-        grown.extend(std::iter::repeat_n(0_u8, size));
-        assert_eq!(grown.len(), size + 32);
-    }
-    assert_eq!(count(&needle), once, "copies are left in freed memory");
-    drop(held);
-    assert_eq!(count(&needle), once - 1);
+    let mut buffer = Box::new([0; LEN]);
+    let once = count(&needle, &mut buffer);
+    // Behind the first bytes of a block, which the allocator needs when the block is free. One grows, so it moves.
+    let block = |size: usize| {
+        let mut block = Vec::with_capacity(size);
+        block.resize(64, 0);
+        block.extend_from_slice(&needle);
+        block
+    };
+    let held: Vec<Vec<u8>> = [128, 4 << 10, 60 << 10].map(block).into();
+    let mut grown = block(128);
+    grown.resize(8 << 10, 0);
+    assert_eq!(count(&needle, &mut buffer), once + 4, "what is held is found, and no copy besides");
+    drop((held, grown));
+    assert_eq!(count(&needle, &mut buffer), once, "copies are left in freed memory");
 }

@@ -143,7 +143,7 @@ fn an_audit_reader_that_stops_reading_releases_nothing_until_it_reads() -> Resul
     delivered(&ns, "checkout", "first")?;
 
     // Somebody else's bytes fill the pipe; whoever should read it hangs.
-    let stuffing = std::thread::spawn(move || full.write_all(&[STUFFING; 1 << 17]));
+    let stuffing = std::thread::spawn(move || full.write_all(&vec![STUFFING; 1 << 17]));
     wait("the pipe to be full", || Ok((rustix::io::ioctl_fionread(&reader)? >= 60_000).then_some(())))?;
     nothing_is_released(&ns, &mut operator)?;
     let drain = std::thread::spawn(move || {
