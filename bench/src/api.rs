@@ -247,12 +247,11 @@ impl Cluster {
         let start = Instant::now();
         loop {
             match self.send(Method::DELETE, &collection, JSON, METADATA_LIST, String::new()).await {
-                Ok(_) => {}
                 // The kind is not installed: there is none of it.
                 Err(error) if is_code(&error, 404) => return Ok(()),
-                // A long one may be cut off by the server; it is asked again.
                 Err(error) if start.elapsed() > PATIENCE => return Err(error),
-                Err(_) => {}
+                // A long one may be cut off by the server; it is asked again.
+                _ => {}
             }
             if self.count(&collection).await? == 0 {
                 return Ok(());

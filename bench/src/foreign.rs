@@ -40,7 +40,7 @@ pub async fn measure(
     let data = base64(&vec![b'x'; SIZE]);
     let collection = SECRET.within(namespace);
     let one = |index: usize| {
-        let type_ = if index % 2 == 0 { "Opaque" } else { "helm.sh/release.v1" };
+        let type_ = if index.is_multiple_of(2) { "Opaque" } else { "helm.sh/release.v1" };
         let body = format!(
             r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{"name":"foreign-{index:05}","labels":{{"owner":"helm"}}}},"type":"{type_}","data":{{"release":"{data}"}}}}"#
         );

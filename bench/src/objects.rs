@@ -31,7 +31,7 @@ impl SealedEnv {
         let mut data = Map::new();
         for (key, value) in plain() {
             let mut seal = Command::new(binaries.join("sealedenv"));
-            seal.args(["value", "seal", "--scope", "cluster", "--key", &key, "-r", recipient]);
+            seal.args(["--quiet", "value", "seal", "--scope", "cluster", "--key", &key, "-r", recipient]);
             data.insert(key, Value::from(piped(seal, &value)?));
         }
         Ok(Self { spec: json!({ "data": data }).to_string() })

@@ -72,9 +72,7 @@ impl Line {
 /// Three significant places or so, without noise behind the point.
 pub fn number(value: f64) -> String {
     let magnitude = value.abs();
-    if magnitude.fract() == 0.0 && magnitude < 1e9 {
-        format!("{value:.0}")
-    } else if magnitude >= 100.0 {
+    if magnitude >= 100.0 || magnitude.fract() == 0.0 {
         format!("{value:.0}")
     } else if magnitude >= 10.0 {
         format!("{value:.1}")

@@ -62,7 +62,7 @@ pub async fn run(common: &Common, options: &Options) -> Result<Report> {
     }
     let (mut annotated, mut plain) = (Vec::new(), Vec::new());
     let (mut calls, mut others) = (0.0, 0.0);
-    let (mut webhook_seconds, mut webhook_calls) = (0.0, 0.0);
+    let mut seconds = 0.0;
     for index in 0..2 * options.blocks {
         // Pairs in the order AB BA AB …
         let with = index % 4 == 0 || index % 4 == 3;
@@ -72,8 +72,7 @@ pub async fn run(common: &Common, options: &Options) -> Result<Report> {
         if with {
             annotated.extend(took);
             calls += after.count - before.count;
-            webhook_seconds += after.seconds - before.seconds;
-            webhook_calls += after.count - before.count;
+            seconds += after.seconds - before.seconds;
         } else {
             plain.extend(took);
             others += after.count - before.count;
@@ -95,12 +94,12 @@ pub async fn run(common: &Common, options: &Options) -> Result<Report> {
             }
         }
     }
-    let mean = 1000.0 * webhook_seconds / f64::max(webhook_calls, 1.0);
+    let mean = 1000.0 * seconds / f64::max(calls, 1.0);
     lines.push(Line::told("mean of a call as the API server counts it", format!("{} ms", number(mean))));
-    let pods = number(plain.len() as f64);
-    lines.push(Line::at_most(format!("calls for {pods} pods without the annotation"), others, 0.0, "", ""));
-    let pods = annotated.len() as f64;
-    lines.push(Line::at_least(format!("calls for {} pods with it", number(pods)), calls, pods, "", ""));
+    let what = format!("calls for {} pods without the annotation", plain.len());
+    lines.push(Line::at_most(what, others, 0.0, "", ""));
+    let pods = u32::try_from(annotated.len()).unwrap_or(u32::MAX);
+    lines.push(Line::at_least(format!("calls for {pods} pods with it"), calls, f64::from(pods), "", ""));
     Ok(Report { title: "webhook", lines, rounds: Vec::new(), conditions })
 }
 

@@ -11,7 +11,6 @@ use futures::stream::{self, Stream, StreamExt as _};
 use futures::{FutureExt as _, TryStreamExt as _, future};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PartialObjectMeta};
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::ReconcileRequest;
 use kube::runtime::controller::{Action, Config, Error, applier};
 use kube::runtime::reflector::store::Writer;
@@ -19,12 +18,13 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt as _};
 use sealedenv_audit::{Action as AuditAction, Outcome};
-use sealedenv_crds::{SealedEnv, SealedEnvStatus, names};
+use sealedenv_crds::{SealedEnvStatus, names};
 use sealedenv_runtime::readiness::Gate;
 use sealedenv_runtime::report::chain;
 use sealedenv_runtime::shutdown::Shutdown;
 use tracing::Instrument as _;
 
+use crate::arrival::Arrival;
 use crate::departed::Departed;
 use crate::known::Known;
 use crate::leader::Role;
@@ -199,7 +199,7 @@ fn env_requests(
 ) -> (Store<Known>, Requests) {
     let writer = Writer::<Known>::default();
     let store = writer.as_reader();
-    let api: Api<DeserializeGuard<SealedEnv>> = extent.api(&ctx.client);
+    let api: Api<Arrival> = extent.api(&ctx.client);
     let events = watch(api, watcher::Config::default().page_size(100));
     let undecodable = Undecodable::start(Arc::clone(ctx));
     // Not by `Store::wait_until_ready`: it wakes only the last of several waiters, and the applier is one.
@@ -237,10 +237,7 @@ struct Intake {
 
 impl Intake {
     /// Takes an event. Returns the objects to look at.
-    fn take(
-        &mut self,
-        event: Result<Event<DeserializeGuard<SealedEnv>>, watcher::Error>,
-    ) -> Vec<ObjectRef<Known>> {
+    fn take(&mut self, event: Result<Event<Arrival>, watcher::Error>) -> Vec<ObjectRef<Known>> {
         match event {
             Err(error) => {
                 tracing::warn!(error = chain(&error), "the watch of SealedEnvs is interrupted");
@@ -307,7 +304,7 @@ impl Intake {
         listed
     }
 
-    fn strip(&self, env: DeserializeGuard<SealedEnv>) -> Option<Known> {
+    fn strip(&self, env: Arrival) -> Option<Known> {
         match env.0 {
             Ok(env) => {
                 let (known, values) = Known::strip(env);
@@ -319,8 +316,8 @@ impl Intake {
                 }
                 Some(known)
             }
-            Err(invalid) => {
-                self.undecodable.report(&invalid);
+            Err(metadata) => {
+                self.undecodable.report(*metadata);
                 None
             }
         }

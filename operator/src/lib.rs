@@ -10,6 +10,7 @@
 
 mod apply;
 pub mod args;
+pub mod arrival;
 pub mod backoff;
 pub mod client;
 pub mod clock;

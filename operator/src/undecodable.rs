@@ -6,7 +6,6 @@ use std::collections::{HashMap, HashSet};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams};
-use kube::core::error_boundary::InvalidObject;
 use sealedenv_audit::{Action, Actor, ActorKind, ObjectRef, Outcome, Record};
 use sealedenv_crds::{SealedEnv, condition, names};
 use sealedenv_runtime::report::chain;
@@ -86,8 +85,8 @@ impl Undecodable {
     }
 
     /// Reports one. The decoder's own error is not repeated anywhere: it may quote the value it stumbled on.
-    pub fn report(&self, object: &InvalidObject) {
-        if self.0.try_send(object.metadata.clone()).is_err() {
+    pub fn report(&self, object: ObjectMeta) {
+        if self.0.try_send(object).is_err() {
             tracing::debug!("a report of an undecodable SealedEnv was dropped: too many wait");
         }
     }

@@ -6,10 +6,9 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
-use kube::core::DeserializeGuard;
 use kube::{Client, ResourceExt as _};
 use sealedenv_audit::{Action, Actor, ActorKind, ObjectRef, Outcome, Record};
-use sealedenv_crds::{SealedEnv, SealingKey, SealingKeySpec, SealingKeyStatus, names};
+use sealedenv_crds::{SealingKey, SealingKeySpec, SealingKeyStatus, names};
 use sealedenv_seal::{Identity, Keyring, Plain};
 use serde_json::json;
 use tokio::sync::watch;
@@ -17,6 +16,7 @@ use tokio::sync::watch;
 use super::Ring;
 use super::decide::{self, Generate, KeyFact, KeyReport, NoKey, Start};
 use crate::apply::{merge_patch, plain, wipe};
+use crate::arrival::Arrival;
 use crate::clock::Clock;
 use crate::controller::Extent;
 use crate::digest::DigestKey;
@@ -381,7 +381,7 @@ impl Keys {
     /// Looks only where the operator watches: it may have no rights elsewhere.
     async fn sealed_values_exist(&self, extents: &[Extent]) -> Result<bool, KeysError> {
         for extent in extents {
-            let envs: Api<DeserializeGuard<SealedEnv>> = extent.api(&self.client);
+            let envs: Api<Arrival> = extent.api(&self.client);
             let mut params = ListParams::default().limit(100);
             loop {
                 let page = envs.list(&params).await.map_err(api("looking for sealed values"))?;
