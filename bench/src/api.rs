@@ -41,7 +41,8 @@ pub struct Cluster {
 pub struct Written {
     /// Its UID.
     pub uid: String,
-    /// Its resourceVersion after the write.
+    /// Its resourceVersion after the write; empty where nothing was stored (`dryRun`).
+    #[serde(default)]
     pub resource_version: String,
 }
 
@@ -383,4 +384,20 @@ pub fn has_status(meta: &ObjectMeta) -> bool {
 /// The object is there.
 pub fn exists(_: &ObjectMeta) -> bool {
     true
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "in tests they are the report of a failure")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_a_dry_run_names_no_version() {
+        let read = |text: &str| serde_json::from_str::<Answer>(text).map(|answer| answer.metadata);
+        let stored = read(r#"{"metadata":{"name":"a","uid":"u","resourceVersion":"7"}}"#).unwrap();
+        assert_eq!((&*stored.uid, &*stored.resource_version), ("u", "7"));
+        let tried = read(r#"{"metadata":{"name":"a","uid":"u"}}"#).unwrap();
+        assert_eq!((&*tried.uid, &*tried.resource_version), ("u", ""));
+        assert!(read(r#"{"kind":"Status"}"#).is_err());
+    }
 }

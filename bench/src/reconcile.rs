@@ -50,6 +50,7 @@ pub struct Options {
 /// Namespaces of the bench.
 const FLOOR: &str = "bench-floor";
 const OURS: &str = "bench-ours";
+const WARM: &str = "bench-warm";
 const PEER: &str = "bench-peer";
 const SCALE: &str = "bench-scale";
 const FOREIGN: &str = "bench-foreign";
@@ -106,7 +107,7 @@ pub async fn run(common: &Common, options: &Options) -> Result<Report> {
     let cluster = Cluster::connect(&common.kubeconfig).await?;
     let operator =
         Operator { binaries: &common.binaries, kubeconfig: &common.kubeconfig, work: &common.work };
-    for namespace in [FLOOR, OURS, PEER, SCALE, FOREIGN, SYSTEM] {
+    for namespace in [FLOOR, OURS, WARM, PEER, SCALE, FOREIGN, SYSTEM] {
         cluster.namespace(namespace).await?;
     }
     let mut measured = Measured::default();
@@ -186,6 +187,11 @@ pub async fn run(common: &Common, options: &Options) -> Result<Report> {
 
 async fn ours(cluster: &Cluster, operator: &Operator<'_>, count: usize, env: &SealedEnv) -> Result<Round> {
     let (program, _) = operator.start(&[]).await?;
+    // The floor's connections are open; so are those of an operator that has worked before.
+    let (named, some) = (|name: &str| env.named(name), 3 * throughput::AT_ONCE);
+    throughput::program(cluster, WARM, some, SEALED_ENV, named, &program).await?;
+    cluster.clear(WARM).await?;
+    tokio::time::sleep(SETTLE).await;
     program.wait_idle().await?;
     let round =
         throughput::program(cluster, OURS, count, SEALED_ENV, |name| env.named(name), &program).await?;
