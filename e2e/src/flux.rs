@@ -34,7 +34,7 @@ pub struct Flux<'n> {
     namespace: &'n Namespace,
     folder: tempfile::TempDir,
     address: String,
-    controller: Child,
+    controller: Mutex<Child>,
     revision: Mutex<u32>,
 }
 
@@ -51,7 +51,6 @@ impl<'n> Flux<'n> {
         let controller = Command::new(setting::get("SEALEDENV_E2E_KUSTOMIZE_CONTROLLER")?)
             .args(["--watch-all-namespaces=false", "--feature-gates=ExternalArtifact=true"])
             .args(["--metrics-addr=0", "--health-addr=0", "--no-remote-bases", "--log-level=debug"])
-            .arg(format!("--kubeconfig={}", setting::kubeconfig()?))
             .env("RUNTIME_NAMESPACE", namespace.name())
             .env("KUBECONFIG", setting::kubeconfig()?)
             .env("TMPDIR", folder.path())
@@ -60,7 +59,7 @@ impl<'n> Flux<'n> {
             .stderr(log)
             .spawn()
             .context("starting kustomize-controller")?;
-        Ok(Self { namespace, folder, address, controller, revision: Mutex::new(0) })
+        Ok(Self { namespace, folder, address, controller: Mutex::new(controller), revision: Mutex::new(0) })
     }
 
     /// Commits: what git has from now on is these manifests. Gives the revision.
@@ -166,6 +165,7 @@ impl<'n> Flux<'n> {
     }
 
     fn wait(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Result<Value> {
+        self.is_running()?;
         wait(what, || {
             let kustomization = self.namespace.get("kustomization", "app")?;
             if holds(&kustomization) { Ok(Some(kustomization)) } else { bail!("{}", kustomization["status"]) }
@@ -184,6 +184,18 @@ impl<'n> Flux<'n> {
         Ok(done.collect())
     }
 
+    /// Fails with its last words when it ended by itself: nobody need wait for it then.
+    fn is_running(&self) -> Result<()> {
+        let mut controller = self.controller.lock().map_err(|_| anyhow::anyhow!("a wait panicked"))?;
+        match controller.try_wait()? {
+            None => Ok(()),
+            Some(status) => {
+                let log = self.log()?;
+                bail!("kustomize-controller ended ({status}): {}", log.lines().last().unwrap_or_default())
+            }
+        }
+    }
+
     fn log(&self) -> Result<String> {
         Ok(fs::read_to_string(self.folder.path().join("controller.log"))?)
     }
@@ -192,8 +204,10 @@ impl<'n> Flux<'n> {
 impl Drop for Flux<'_> {
     fn drop(&mut self) {
         // Nothing is left to do if it ended already.
-        let _ = self.controller.kill();
-        let _ = self.controller.wait();
+        if let Ok(controller) = self.controller.get_mut() {
+            let _ = controller.kill();
+            let _ = controller.wait();
+        }
         if std::thread::panicking() {
             let log = self.log().unwrap_or_default();
             let last: Vec<&str> = log.lines().rev().take(40).collect();
