@@ -1,6 +1,8 @@
 //! `cargo xtask test`: the tiers, least powerful first, and a total for each.
 
 use std::{
+    fs,
+    path::PathBuf,
     process::{Command, ExitCode},
     time::{Duration, Instant},
 };
@@ -193,7 +195,7 @@ fn environment(
     test.env("SEALEDENV_E2E_KUBECONFIG", &cluster.kubeconfig)
         .env("SEALEDENV_E2E_KUBECTL", &cluster.kubectl)
         .env("SEALEDENV_E2E_BIN_DIR", &image.binaries)
-        .env("SEALEDENV_E2E_XTASK", std::env::current_exe().context("finding this program")?)
+        .env("SEALEDENV_E2E_XTASK", own_copy(checkout).context("a copy of this program for the tests")?)
         .env("SEALEDENV_E2E_IMAGE", &image.reference)
         .env("SEALEDENV_E2E_BUSYBOX", cluster::BUSYBOX)
         .env("SEALEDENV_E2E_BUSYBOX_VARRUN", cluster::BUSYBOX_VARRUN)
@@ -209,6 +211,19 @@ fn environment(
         // The one cluster of the tests is named above; no other may be found by accident.
         .env_remove("KUBECONFIG");
     Ok(())
+}
+
+/// A copy of this program that stays as it is. Cargo builds xtask anew where a tier asks for other features of its
+/// dependencies, and then the file that this process was started from is gone.
+fn own_copy(checkout: &Checkout) -> anyhow::Result<PathBuf> {
+    let folder = checkout.target().join("xtask");
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let (new, copy) = (folder.join("xtask.new"), folder.join("xtask"));
+    // Not by the path of this program, which may be gone already; and renamed, for the copy of an earlier run may be
+    // running still.
+    fs::copy("/proc/self/exe", &new).with_context(|| format!("writing {}", new.display()))?;
+    fs::rename(&new, &copy).with_context(|| format!("renaming {} to {}", new.display(), copy.display()))?;
+    Ok(copy)
 }
 
 /// What was seen of the tests so far.
