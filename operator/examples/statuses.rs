@@ -213,6 +213,7 @@ fn somebodys(ownership: Ownership) -> SecretFacts {
 
 fn envs() -> Vec<(&'static str, Value)> {
     let api_error = "the API server refused to write Secret checkout (403 Forbidden); it is tried again";
+    let put_off = "Secret checkout is changed or deleted again and again by somebody else (9 repairs in a row); the next repair waits up to 16 s";
     let no_audit = "no audit sink takes records, so nothing is released; it is tried again";
     let suspend = |spec: &mut SealedEnvSpec| spec.suspend = true;
     let nothing = |_: &mut SealedEnvSpec| {};
@@ -283,6 +284,7 @@ fn envs() -> Vec<(&'static str, Value)> {
         ("api-error", new().held_up(Reason::ApiError, api_error)),
         ("api-error-after-delivery", delivered().changed(nothing).held_up(Reason::ApiError, api_error)),
         ("api-error-after-fault", failing().changed(nothing).held_up(Reason::ApiError, api_error)),
+        ("repair-is-put-off", delivered().held_up(Reason::RepairPaused, put_off)),
         ("no-audit", new().held_up(Reason::AuditUnavailable, no_audit)),
         ("no-audit-after-delivery", delivered().held_up(Reason::AuditUnavailable, no_audit)),
         ("suspension-not-seen", delivered().changed(suspend)),

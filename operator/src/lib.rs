@@ -28,6 +28,7 @@ pub mod plan;
 pub mod queue;
 pub mod reason;
 pub mod reconcile;
+pub mod repairs;
 pub mod run;
 pub mod secrets;
 pub mod trace;

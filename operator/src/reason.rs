@@ -9,6 +9,8 @@ pub enum Reason {
     Delivered,
     /// The Secret was changed or deleted by somebody else and has been put right.
     Repaired,
+    /// The Secret is changed or deleted again and again; the next repair waits a while.
+    RepairPaused,
     /// Some keys cannot be opened.
     KeysNotOpened,
     /// No key can be opened, so nothing is written.
@@ -43,9 +45,10 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason there is.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Delivered,
         Self::Repaired,
+        Self::RepairPaused,
         Self::KeysNotOpened,
         Self::NothingOpened,
         Self::InvalidSpec,
@@ -73,6 +76,7 @@ impl Reason {
         match self {
             Self::Delivered => "Delivered",
             Self::Repaired => "Repaired",
+            Self::RepairPaused => "RepairPaused",
             Self::KeysNotOpened => "KeysNotOpened",
             Self::NothingOpened => "NothingOpened",
             Self::InvalidSpec => "InvalidSpec",
@@ -98,7 +102,7 @@ impl Reason {
                 Meaning { ready: Status::True, reconciling: false, stalled: false }
             }
             // What passes by itself is work in progress, not a fault: a GitOps tool must wait, not fail.
-            Self::SecretDeleting | Self::AuditUnavailable | Self::ApiError => {
+            Self::RepairPaused | Self::SecretDeleting | Self::AuditUnavailable | Self::ApiError => {
                 Meaning { ready: Status::Unknown, reconciling: true, stalled: false }
             }
             Self::Suspended => Meaning { ready: Status::Unknown, reconciling: false, stalled: false },
@@ -136,12 +140,13 @@ mod tests {
     fn listed(reason: Reason) -> usize {
         use Reason::{
             AdoptionWouldLoseKeys, ApiError, AuditUnavailable, Delivered, InvalidSpec, KeysNotOpened,
-            NothingOpened, Repaired, SecretDeleting, SecretImmutable, SecretNotOurs, SecretOwnedByAnother,
-            SecretRefused, SecretTypeChanged, Suspended, TooLarge, Undecodable,
+            NothingOpened, RepairPaused, Repaired, SecretDeleting, SecretImmutable, SecretNotOurs,
+            SecretOwnedByAnother, SecretRefused, SecretTypeChanged, Suspended, TooLarge, Undecodable,
         };
         match reason {
             Delivered
             | Repaired
+            | RepairPaused
             | KeysNotOpened
             | NothingOpened
             | InvalidSpec
@@ -156,7 +161,7 @@ mod tests {
             | Suspended
             | AuditUnavailable
             | SecretRefused
-            | ApiError => 17,
+            | ApiError => 18,
         }
     }
 

@@ -22,6 +22,7 @@ use crate::notices::Notices;
 use crate::opened::{Opened, open_all};
 use crate::plan::{self, Observed, Ownership, Plan, SecretFacts, Step, Subject};
 use crate::reason::Reason;
+use crate::repairs::{Pause, Repairs};
 use crate::secrets::{Id, Secrets, Seen, later};
 use crate::trail::{NotRecorded, Trail};
 
@@ -58,6 +59,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Failures in a row by object, for the backoff.
     pub failures: crate::backoff::Failures,
+    /// Repairs in a row by object, for their pauses.
+    pub repairs: Repairs,
 }
 
 /// Why an object has to be tried again.
@@ -85,7 +88,7 @@ pub enum ReconcileError {
 /// # Expected flow
 /// 1. If status and Secret metadata show that nothing is to do: done, without a request.
 /// 2. Read the SealedEnv if the Secret is newer than what is known of it. Open the values; read the Secret where the decision needs its content.
-/// 3. [`plan::plan`] decides.
+/// 3. [`plan::plan`] decides. One repair of many in a row is put off.
 /// 4. The audit trail takes the records. If it does not, nothing is written (I5).
 /// 5. The steps are carried out, each with its precondition; a stale view goes back to 2.
 /// 6. What differs in the status is written.
@@ -146,6 +149,11 @@ async fn work_on(known: Arc<Known>, ctx: &Context) -> Result<Done, ReconcileErro
             look(ctx, &subject, &mut observed).await?;
         }
         let plan = plan::plan(ctx.clock.seconds(), &subject, observed, opened, &ctx.digests);
+        if plan.repairs
+            && let Some(pause) = ctx.repairs.pause(&known.reference())
+        {
+            return put_off(ctx, &known, &subject, pause).await;
+        }
         match carry_out(ctx, &known, &subject, plan).await {
             Ok(done) => {
                 ctx.failures.reset(&known.reference());
@@ -167,6 +175,30 @@ async fn work_on(known: Arc<Known>, ctx: &Context) -> Result<Done, ReconcileErro
         }
     }
     Err(ReconcileError::Moving)
+}
+
+/// Tells that the Secret is not put right yet.
+async fn put_off(
+    ctx: &Context,
+    known: &Known,
+    subject: &Subject<'_>,
+    pause: Pause,
+) -> Result<Done, ReconcileError> {
+    let reason = Reason::RepairPaused;
+    // The same text for the whole pause: every change that is seen meanwhile comes here.
+    let message = format!(
+        "Secret {} is changed or deleted again and again by somebody else ({} repairs in a row); the next repair waits up to {} s",
+        plan::secret_name(subject),
+        pause.repairs,
+        pause.whole().as_secs(),
+    );
+    let status = plan::held_up(ctx.clock.seconds(), subject, reason, message.clone());
+    let news = status.conditions != subject.status.conditions;
+    write_status(ctx, known, subject, &status).await?;
+    if news {
+        ctx.notices.tell(subject, vec![plan::Notice { warning: true, reason, message }]);
+    }
+    Ok(Done::with(&status, Action::requeue(pause.left)))
 }
 
 /// Tells that the API server does not take the Secret. Its own words are not repeated: they may quote the content.
@@ -320,7 +352,7 @@ async fn carry_out(
     subject: &Subject<'_>,
     plan: Plan,
 ) -> Result<Done, ReconcileError> {
-    let Plan { mut status, steps, records, notices, requeue } = plan;
+    let Plan { mut status, steps, records, notices, requeue, repairs } = plan;
     if let Err(error) = ctx.trail.record(records).await {
         if matches!(error, NotRecorded::NotLeading(_)) {
             return Err(error.into());
@@ -346,6 +378,9 @@ async fn carry_out(
                 ctx.secrets.gone(&(subject.namespace.to_owned(), name.clone()));
             }
         }
+    }
+    if repairs {
+        ctx.repairs.made(&known.reference());
     }
     write_status(ctx, known, subject, &status).await?;
     ctx.notices.tell(subject, notices);
@@ -374,6 +409,7 @@ pub fn forget(ctx: &Context, reference: &ObjectRef<Known>) {
     ctx.waiting.forget(reference);
     ctx.written.forget(reference);
     ctx.failures.reset(reference);
+    ctx.repairs.forget(reference);
     ctx.metrics.pending.remove(reference);
 }
 

@@ -173,7 +173,7 @@ async fn run(args: Args) -> Result<(), RunError> {
         () = shutdown.triggered() => return Ok(()),
     };
     let election = if args.leader_elect {
-        Some(elect::Running::start(candidate(&args, clients.election, steady, &leadership)?))
+        Some(elect::Running::start(candidate(&args, clients.election, steady.clone(), &leadership)?))
     } else {
         None
     };
@@ -184,6 +184,7 @@ async fn run(args: Args) -> Result<(), RunError> {
         extents,
         client: clients.work,
         clock,
+        steady,
         leadership,
         keys,
         trail,
@@ -206,6 +207,7 @@ struct Replica {
     extents: Vec<Extent>,
     client: Client,
     clock: Clock,
+    steady: Steady,
     leadership: Leadership,
     keys: Arc<Keys>,
     trail: Trail,
@@ -246,6 +248,7 @@ impl Replica {
             notices: self.notices,
             metrics: self.metrics,
             failures: crate::backoff::Failures::default(),
+            repairs: crate::repairs::Repairs::new(self.steady),
         });
         let mut tasks =
             start_controllers(self.extents, self.args.workers, &context, &self.shutdown, self.sync_gate);

@@ -24,6 +24,7 @@ use sealedenv_operator::leader::clock::{Steady, Tick};
 use sealedenv_operator::metrics::Metrics;
 use sealedenv_operator::notices::Notices;
 use sealedenv_operator::reconcile::Context;
+use sealedenv_operator::repairs::Repairs;
 use sealedenv_operator::secrets::Secrets;
 use sealedenv_operator::trail::Trail;
 use sealedenv_runtime::readiness::{Gate, Readiness};
@@ -75,6 +76,7 @@ impl Bench {
             notices: Notices::nowhere(),
             metrics: Metrics::register(&mut registry),
             failures: Failures::default(),
+            repairs: Repairs::new(Steady::system()),
         });
         let readiness = Readiness::new();
         let synced = readiness.gate("sync");

@@ -3,7 +3,7 @@
 // A helper of a test may fail the test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -18,9 +18,11 @@ use sealedenv_operator::digest::DigestKey;
 use sealedenv_operator::keys::{Ring, store::Keys};
 use sealedenv_operator::known::{Known, Waiting, Written};
 use sealedenv_operator::leader::Leadership;
+use sealedenv_operator::leader::clock::{Steady, Tick};
 use sealedenv_operator::metrics::Metrics;
 use sealedenv_operator::notices::Notices;
 use sealedenv_operator::reconcile::{Context, ReconcileError, reconcile};
+use sealedenv_operator::repairs::Repairs;
 use sealedenv_operator::secrets::Secrets;
 use sealedenv_operator::trail::Trail;
 use sealedenv_seal::{Identity, Keyring, Plain, Scope, seal};
@@ -37,6 +39,8 @@ struct Bench {
     ctx: Arc<Context>,
     server: Server,
     env: SealedEnv,
+    /// What the steady clock shows.
+    time: Arc<Mutex<Duration>>,
 }
 
 /// A SealedEnv with one value, a key that opens it, and nothing else in the cluster.
@@ -65,6 +69,11 @@ fn bench(log: Log) -> Bench {
     env.metadata.resource_version = Some("10".into());
     env.metadata.generation = Some(1);
     env.spec.data.insert("TOKEN".into(), sealed.to_string());
+    let time = Arc::new(Mutex::new(Duration::ZERO));
+    let steady = Steady::from_fn({
+        let time = Arc::clone(&time);
+        move || Tick::after(*time.lock().unwrap())
+    });
     let ctx = Arc::new(Context {
         client,
         leadership,
@@ -78,8 +87,9 @@ fn bench(log: Log) -> Bench {
         notices: Notices::nowhere(),
         metrics: Metrics::default(),
         failures: Failures::default(),
+        repairs: Repairs::new(steady),
     });
-    Bench { ctx, server, env }
+    Bench { ctx, server, env, time }
 }
 
 fn recorded() -> (Log, Memory) {
@@ -189,6 +199,55 @@ async fn what_was_done_is_not_done_again() {
     bench.run(vec![apply_secret(), write_status("Delivered")]).await.unwrap();
     bench.run(Vec::new()).await.unwrap();
     assert_eq!(memory.lines().len(), 1);
+}
+
+/// Somebody deletes the Secret, and the watch shows it.
+fn delete_by_hand(bench: &Bench) {
+    bench.ctx.secrets.gone(&("shop".into(), "checkout".into()));
+}
+
+fn count(memory: &Memory, action: &str) -> usize {
+    memory.lines().iter().filter(|line| line.contains(&format!(r#""action":"{action}""#))).count()
+}
+
+#[tokio::test]
+async fn a_secret_that_is_deleted_in_a_loop_is_repaired_at_a_slowing_pace() {
+    let (log, memory) = recorded();
+    let mut bench = bench(log);
+    bench.run(vec![apply_secret(), write_status("Delivered")]).await.unwrap();
+    for _ in 0..5 {
+        delete_by_hand(&bench);
+        bench.run(vec![apply_secret()]).await.unwrap();
+    }
+    delete_by_hand(&bench);
+    bench.run(vec![write_status("RepairPaused")]).await.unwrap();
+    bench.run(Vec::new()).await.unwrap();
+    assert_eq!(count(&memory, "repair"), 5, "what is put off is no release");
+
+    *bench.time.lock().unwrap() += Duration::from_secs(1);
+    bench.run(vec![apply_secret(), write_status("Delivered")]).await.unwrap();
+    assert_eq!(count(&memory, "repair"), 6);
+    delete_by_hand(&bench);
+    *bench.time.lock().unwrap() += Duration::from_secs(1);
+    bench.run(vec![write_status("RepairPaused")]).await.unwrap();
+    assert_eq!(count(&memory, "repair"), 6, "the pause has grown");
+}
+
+#[tokio::test]
+async fn what_somebody_asks_for_waits_for_no_pause() {
+    let (log, memory) = recorded();
+    let mut bench = bench(log);
+    bench.run(vec![apply_secret(), write_status("Delivered")]).await.unwrap();
+    for _ in 0..5 {
+        delete_by_hand(&bench);
+        bench.run(vec![apply_secret()]).await.unwrap();
+    }
+    delete_by_hand(&bench);
+    bench.run(vec![write_status("RepairPaused")]).await.unwrap();
+    let asked = ("sealedenv.dev/requestedAt".to_owned(), "now".to_owned());
+    bench.env.metadata.annotations = Some([asked].into());
+    bench.run(vec![apply_secret(), write_status("Delivered")]).await.unwrap();
+    assert_eq!(count(&memory, "repair"), 6);
 }
 
 #[tokio::test]

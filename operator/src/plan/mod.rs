@@ -119,6 +119,8 @@ pub struct Plan {
     pub notices: Vec<Notice>,
     /// When to look again without being asked.
     pub requeue: Option<Duration>,
+    /// Whether the steps only undo what somebody else did, and nobody asked for anything. Such work can wait.
+    pub repairs: bool,
 }
 
 /// One write.
@@ -202,6 +204,13 @@ pub fn held_up(now: Timestamp, subject: &Subject<'_>, reason: Reason, message: S
 
 impl Plan {
     fn nothing(status: SealedEnvStatus) -> Self {
-        Self { status, steps: Vec::new(), records: Vec::new(), notices: Vec::new(), requeue: None }
+        Self {
+            status,
+            steps: Vec::new(),
+            records: Vec::new(),
+            notices: Vec::new(),
+            requeue: None,
+            repairs: false,
+        }
     }
 }

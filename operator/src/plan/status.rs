@@ -11,7 +11,7 @@ use sealedenv_crds::{KeyState, KeyStatus, SealedEnvStatus};
 
 use super::content::{States, describe};
 use super::decide::Decision;
-use super::{Notice, Plan, Subject};
+use super::{Notice, Plan, Subject, handled_input};
 use crate::opened::Opened;
 use crate::reason::Reason;
 
@@ -117,6 +117,7 @@ impl<'a> Draft<'a> {
         let message = if faults.is_empty() { summary } else { format!("{summary}; not opened: {faults}") };
         self.stamp(&mut status, conditions(reason, message.clone()));
 
+        let repairs = write.is_some_and(|(action, _)| action == AuditAction::Repair) && !self.is_asked();
         let mut records = Vec::new();
         let mut notices = Vec::new();
         if let Some((action, why)) = write {
@@ -147,7 +148,14 @@ impl<'a> Draft<'a> {
         }
         status.digest = Some(digest);
         status.secret = Some(secret);
-        Plan { status, steps, records, notices, requeue: None }
+        Plan { status, steps, records, notices, requeue: None, repairs }
+    }
+
+    /// Whether somebody wants something that was not handled yet: another spec, or another look.
+    fn is_asked(&self) -> bool {
+        let old = self.subject.status;
+        old.last_handled_reconcile_at.as_deref() != self.subject.requested_at
+            || handled_input(old).is_none_or(|(input, _)| input != self.subject.input)
     }
 
     /// Whether this was not already said of this generation.
