@@ -25,9 +25,17 @@ pub struct Args {
 pub fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     let mut drifted = Vec::new();
     // In this order: a later step reads what an earlier one wrote.
-    for step in
-        [protos, crds, chart_crds, goldens, cli_pages, dependencies_page, env_statuses, key_statuses, argocd_cm]
-    {
+    for step in [
+        protos,
+        crds,
+        chart_crds,
+        goldens,
+        cli_pages,
+        dependencies_page,
+        env_statuses,
+        key_statuses,
+        argocd_cm,
+    ] {
         let made = step(checkout)?;
         for (path, why) in made.differences()? {
             let shown = path.strip_prefix(checkout.root()).unwrap_or(&path).display().to_string();
