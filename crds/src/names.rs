@@ -60,6 +60,8 @@ pub const DEFAULT_MOUNT_ROOT: &str = "/run/secrets";
 pub const CSI_DRIVER: &str = "csi.sealedenv.dev";
 /// In the `volumeAttributes` of an inline volume of [`CSI_DRIVER`]: the SealedEnv.
 pub const CSI_ENVIRONMENT: &str = "sealedenv";
+/// In the same: `"true"` for a folder that the pod's own ServiceAccount token can be mounted on.
+pub const CSI_TOKEN_FOLDER: &str = "serviceAccountDirectory";
 /// What the path of a projected token for the agent has behind the name of the SealedEnv.
 pub const AGENT_TOKEN_SUFFIX: &str = "/token";
 /// Label on a Secret in the operator's namespace that holds one certificate authority of the delivery API, and its key.
