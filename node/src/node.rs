@@ -69,7 +69,7 @@ impl<S: Source, M: Mounts> Plugin<S, M> {
         let start = Instant::now();
         let target = self.target(&request.volume_id, &request.target_path)?;
         let turn = self.volumes.turn(&target).await;
-        let found = self.on_disk(&target, |disk, target| disk.look(target)).await?;
+        let found = self.on_disk(&target, Disk::look).await?;
         let published = matches!(found, Found::Ours(_));
         let about = request::environment(&request).unwrap_or("none").to_owned();
         let done = self.carry_out(&request, &target, &found, turn).await;
@@ -231,7 +231,7 @@ impl<S: Source, M: Mounts> Node for Plugin<S, M> {
         }
         let none = || Status::not_found("there is no volume at this path");
         let target = self.disk.layout.target(&request.volume_path).map_err(|_| none())?;
-        let stats = self.on_disk(&target, |disk, target| disk.stats(target)).await?.ok_or_else(none)?;
+        let stats = self.on_disk(&target, Disk::stats).await?.ok_or_else(none)?;
         let usage = |unit: Unit, total: u64, free: u64| {
             let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
             VolumeUsage {

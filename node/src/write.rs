@@ -107,7 +107,7 @@ impl<'a> Volume<'a> {
     ///
     /// # Errors
     /// When the kernel refuses to tell.
-    pub fn held(&self) -> Result<Option<Held>, Errno> {
+    pub fn held(self) -> Result<Option<Held>, Errno> {
         let Some(current) = self.current()? else { return Ok(None) };
         let data = match tree::folder(self.root, &current) {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
@@ -131,7 +131,7 @@ impl<'a> Volume<'a> {
     ///
     /// # Errors
     /// Something cannot be removed.
-    pub fn tidy(&self) -> Result<(), Errno> {
+    pub fn tidy(self) -> Result<(), Errno> {
         let current = self.current()?;
         for version in self.versions()? {
             if Some(&version) != current.as_ref() {
@@ -149,7 +149,7 @@ impl<'a> Volume<'a> {
     ///
     /// # Errors
     /// See [`WriteError`].
-    pub fn swap(&self, version: &Version<'_>) -> Result<(), WriteError> {
+    pub fn swap(self, version: &Version<'_>) -> Result<(), WriteError> {
         self.tidy()?;
         leaves_the_token_alone(version)?;
         let before = self.current()?;
@@ -182,7 +182,7 @@ impl<'a> Volume<'a> {
 
     /// The directory of a new version, complete. Gives the names in it that need a link.
     fn write(
-        &self,
+        self,
         name: &str,
         before: Option<&str>,
         version: &Version<'_>,
@@ -213,7 +213,7 @@ impl<'a> Volume<'a> {
     }
 
     /// Links for what has none yet. They lead nowhere until `..data` does.
-    fn link(&self, tops: &BTreeSet<String>, made: &mut Vec<String>) -> Result<(), WriteError> {
+    fn link(self, tops: &BTreeSet<String>, made: &mut Vec<String>) -> Result<(), WriteError> {
         for name in tops {
             if self.leads_to_data(name)? {
                 continue;
@@ -234,7 +234,7 @@ impl<'a> Volume<'a> {
     }
 
     /// Removes links and files that the current version has no more.
-    fn unlink_all_but(&self, tops: &BTreeSet<String>) -> Result<(), Errno> {
+    fn unlink_all_but(self, tops: &BTreeSet<String>) -> Result<(), Errno> {
         for name in tree::names(self.root)? {
             if name.starts_with("..") || tops.contains(&name) {
                 continue;
@@ -249,7 +249,7 @@ impl<'a> Volume<'a> {
     }
 
     /// The name of the current version.
-    fn current(&self) -> Result<Option<String>, Errno> {
+    fn current(self) -> Result<Option<String>, Errno> {
         match readlinkat(self.root, DATA, Vec::new()) {
             Ok(name) => Ok(name.into_string().ok().filter(|name| is_version(name))),
             Err(Errno::NOENT | Errno::INVAL) => Ok(None),
@@ -258,12 +258,12 @@ impl<'a> Volume<'a> {
     }
 
     /// The names of all versions.
-    fn versions(&self) -> Result<Vec<String>, Errno> {
+    fn versions(self) -> Result<Vec<String>, Errno> {
         Ok(tree::names(self.root)?.into_iter().filter(|name| is_version(name)).collect())
     }
 
     /// Whether a name in the root is the link that it should be.
-    fn leads_to_data(&self, name: &str) -> Result<bool, Errno> {
+    fn leads_to_data(self, name: &str) -> Result<bool, Errno> {
         match readlinkat(self.root, name, Vec::new()) {
             Ok(link) => Ok(link.to_bytes() == format!("{DATA}/{name}").as_bytes()),
             Err(Errno::NOENT | Errno::INVAL) => Ok(false),

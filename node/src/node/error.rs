@@ -52,7 +52,7 @@ impl NodeError {
     fn code(&self) -> Code {
         match self {
             Self::NoVolume | Self::Target(_) | Self::Request(_) => Code::InvalidArgument,
-            Self::Foreign(_) | Self::Gone => Code::FailedPrecondition,
+            Self::Foreign(_) | Self::Gone | Self::Write(WriteError::Conflict(_)) => Code::FailedPrecondition,
             Self::Fetch(FetchError::Client(ClientError::Unauthenticated(_))) => Code::Unauthenticated,
             Self::Fetch(FetchError::Client(ClientError::Denied(_))) => Code::PermissionDenied,
             Self::Fetch(FetchError::Client(ClientError::Malformed(_))) => Code::Internal,
@@ -66,7 +66,6 @@ impl NodeError {
                 _ => Code::Unavailable,
             },
             Self::Write(WriteError::Full(_)) => Code::ResourceExhausted,
-            Self::Write(WriteError::Conflict(_)) => Code::FailedPrecondition,
             Self::Place(_) | Self::Mount(_) | Self::Write(_) => Code::Internal,
         }
     }

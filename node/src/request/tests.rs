@@ -19,8 +19,8 @@ fn tokens(pod: &str) -> String {
     format!(r#"{{"sealedenv.dev":{{"token":"{token}","expirationTimestamp":"2026-11-24T19:00:00Z"}}}}"#)
 }
 
-fn mount(mount: MountVolume) -> Option<VolumeCapability> {
-    Some(VolumeCapability { access_type: Some(AccessType::Mount(mount)), access_mode: None })
+fn mount(mount: MountVolume) -> VolumeCapability {
+    VolumeCapability { access_type: Some(AccessType::Mount(mount)), access_mode: None }
 }
 
 fn request() -> NodePublishVolumeRequest {
@@ -36,7 +36,7 @@ fn request() -> NodePublishVolumeRequest {
     NodePublishVolumeRequest {
         volume_id: "csi-1".to_owned(),
         target_path: TARGET.to_owned(),
-        volume_capability: mount(MountVolume::default()),
+        volume_capability: Some(mount(MountVolume::default())),
         volume_context: attributes.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         ..NodePublishVolumeRequest::default()
     }
@@ -73,7 +73,7 @@ fn owner_mode_and_group_are_honoured() {
     request.volume_context.insert("owner".to_owned(), "1000".to_owned());
     request.volume_context.insert("serviceAccountDirectory".to_owned(), "true".to_owned());
     let group = MountVolume { volume_mount_group: "2000".to_owned(), ..MountVolume::default() };
-    request.volume_capability = mount(group.clone());
+    request.volume_capability = Some(mount(group));
     let asked = Publish::read(&request, &target()).ok().unwrap();
     assert_eq!(asked.ownership, Ownership { uid: Some(1000), gid: Some(2000), mode: 0o400 });
     assert!(asked.service_account_directory);
@@ -115,14 +115,14 @@ fn only_a_file_system_without_options_is_given() {
         None,
         Some(VolumeCapability::default()),
         Some(VolumeCapability { access_type: Some(AccessType::Block(BlockVolume {})), access_mode: None }),
-        mount(MountVolume { fs_type: "ext4".to_owned(), ..MountVolume::default() }),
-        mount(MountVolume { mount_flags: vec!["exec".to_owned()], ..MountVolume::default() }),
+        Some(mount(MountVolume { fs_type: "ext4".to_owned(), ..MountVolume::default() })),
+        Some(mount(MountVolume { mount_flags: vec!["exec".to_owned()], ..MountVolume::default() })),
     ] {
         request.volume_capability = capability;
         assert_eq!(refused(&request), RequestError::Capability);
     }
     request.volume_capability =
-        mount(MountVolume { volume_mount_group: "wheel".to_owned(), ..MountVolume::default() });
+        Some(mount(MountVolume { volume_mount_group: "wheel".to_owned(), ..MountVolume::default() }));
     assert_eq!(refused(&request), RequestError::Group);
 }
 

@@ -119,7 +119,7 @@ pub struct Bench<M: Mounts = Linux> {
     pub folder: PathBuf,
     pub operator: Operator,
     pub plugin: Plugin<Operator, M>,
-    _folder: Option<tempfile::TempDir>,
+    owned: Option<tempfile::TempDir>,
 }
 
 impl Bench {
@@ -133,7 +133,7 @@ impl<M: Mounts> Bench<M> {
     pub fn with(mounts: impl FnOnce(Linux) -> M) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut bench = Self::at(folder.path(), mounts);
-        bench._folder = Some(folder);
+        bench.owned = Some(folder);
         bench
     }
 
@@ -149,7 +149,7 @@ impl<M: Mounts> Bench<M> {
         let operator = Operator::default();
         let layout = Layout::new(&folder.join("kubelet"));
         let plugin = Plugin::for_tests("node-1", layout, operator.clone(), mounts(linux));
-        Self { folder, operator, plugin, _folder: None }
+        Self { folder, operator, plugin, owned: None }
     }
 
     /// The directory of a volume, which the kubelet makes.
@@ -217,7 +217,7 @@ impl<M: Mounts> Bench<M> {
 
 impl<M: Mounts> Drop for Bench<M> {
     fn drop(&mut self) {
-        if self._folder.is_some() {
+        if self.owned.is_some() {
             for path in mounts_below(&self.folder).into_iter().rev() {
                 let _best_effort = unmount(&path, UnmountFlags::DETACH);
             }

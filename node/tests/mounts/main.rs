@@ -1,4 +1,5 @@
 //! The plugin on real mounts. Needs root and no cluster: `cargo xtask test node` runs it.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
 mod bench;
 mod concurrent;
