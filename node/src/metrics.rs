@@ -109,16 +109,53 @@ impl Collector for State {
         };
         gauge(
             "stale_volumes",
-            "Volumes whose last refresh failed; they have the files from before",
+            "Volumes whose last refresh failed; they have the files from before.",
             self.volumes.count_stale() as u64,
         )?;
         match self.mounts.noswap() {
             None => Ok(()),
             Some(noswap) => gauge(
                 "tmpfs_noswap",
-                "Whether the kernel keeps volumes out of swap; absent until one was made",
+                "Whether the kernel keeps volumes out of swap; absent until one was made.",
                 u64::from(noswap),
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sealedenv_runtime::metrics::{Build, registry, shape};
+
+    use crate::volumes::Volumes;
+
+    /// Every metric there is, each with a series.
+    fn exposition() -> String {
+        let build = Build { version: "0.0.0".to_owned(), component: crate::run::COMPONENT.to_owned() };
+        let mut registry = registry(METRICS_PREFIX, &build);
+        let metrics = Metrics::register(&mut registry);
+        metrics.published(true, Duration::from_millis(1));
+        metrics.unpublished(true);
+        for refreshed in [Refreshed::Changed, Refreshed::Unchanged, Refreshed::Failed] {
+            metrics.refreshed(refreshed);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mounts = Linux::new(folder.path()).unwrap();
+        // Known once something was mounted, or could not be.
+        mounts.pretend_noswap();
+        registry.register_collector(Box::new(State { volumes: Volumes::default(), mounts }));
+        shape(&registry)
+    }
+
+    #[test]
+    fn the_exposition_is_the_one_that_docs_are_held_to() {
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/sealedenv/tests/metrics/node.txt");
+        let found = exposition();
+        if std::env::var_os("UPDATE_EXPECTED").is_some() {
+            std::fs::write(golden, &found).unwrap();
+        }
+        let wanted = std::fs::read_to_string(golden).unwrap_or_default();
+        assert!(found == wanted, "it is now (UPDATE_EXPECTED=1 takes it over):\n{found}");
     }
 }

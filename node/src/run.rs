@@ -27,7 +27,7 @@ use crate::wire::registration::registration_server::RegistrationServer;
 use crate::{DRIVER, volumes::Volumes};
 
 /// The plugin's name in logs and metrics.
-const COMPONENT: &str = "sealedenv-node";
+pub(crate) const COMPONENT: &str = "sealedenv-node";
 
 /// Why the plugin ended.
 #[derive(Debug, thiserror::Error)]

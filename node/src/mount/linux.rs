@@ -63,6 +63,11 @@ impl Linux {
         self.noswap.get().copied()
     }
 
+    #[cfg(test)]
+    pub(crate) fn pretend_noswap(&self) {
+        self.noswap.get_or_init(|| true);
+    }
+
     /// A directory for a stage.
     fn place(&self) -> Result<PathBuf, MountError> {
         let path = self.folder.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());

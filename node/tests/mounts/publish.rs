@@ -117,15 +117,14 @@ async fn the_kubelet_may_have_made_the_directory() {
     assert_eq!((bench.read("KEY").as_deref(), bench.mounts().len()), (Some("value"), 1));
     bench.unpublish().await.unwrap();
     fs::remove_dir(bench.target().parent().unwrap()).unwrap();
-    let gone = sealedenv_gone(&bench).await;
+    let gone = publish_without_a_directory(&bench).await;
     assert_eq!(gone.code(), Code::FailedPrecondition, "the pod's directory is not made for it");
 }
 
-async fn sealedenv_gone(bench: &Bench) -> tonic::Status {
+async fn publish_without_a_directory(bench: &Bench) -> tonic::Status {
     // Not through `target()`, which makes the directory.
-    let mut request = bench.request();
+    let request = bench.request();
     fs::remove_dir(bench.folder.join("kubelet/pods/uid-1/volumes/kubernetes.io~csi/checkout")).unwrap();
-    request.volume_id = "csi-1".to_owned();
     bench.publish_as(request).await.unwrap_err()
 }
 
