@@ -1,18 +1,16 @@
 //! Watches and workers: what happens in the cluster becomes a queue of SealedEnvs to reconcile.
 
 use std::collections::HashSet;
-use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::Duration;
 
 use futures::stream::{self, Stream, StreamExt as _};
-use futures::{FutureExt as _, TryStreamExt as _, future};
+use futures::{FutureExt as _, future};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PartialObjectMeta};
-use kube::runtime::controller::ReconcileRequest;
-use kube::runtime::controller::{Action, Config, Error, applier};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event};
@@ -22,6 +20,7 @@ use sealedenv_crds::{SealedEnvStatus, names};
 use sealedenv_runtime::readiness::Gate;
 use sealedenv_runtime::report::chain;
 use sealedenv_runtime::shutdown::Shutdown;
+use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use crate::arrival::Arrival;
@@ -29,8 +28,9 @@ use crate::departed::Departed;
 use crate::known::Known;
 use crate::leader::Role;
 use crate::plan;
-use crate::queue::Pending;
+use crate::queue::{Queue, Why};
 use crate::reconcile::{Context, ReconcileError, forget, reconcile, retry};
+use crate::secrets::Id;
 use crate::trace;
 use crate::undecodable::{Broken, Undecodable};
 use crate::watching::watch;
@@ -84,7 +84,8 @@ impl Synced {
     }
 }
 
-type Requests = Pin<Box<dyn Stream<Item = Result<ReconcileRequest<Known>, Infallible>> + Send>>;
+/// Objects to look at, and why.
+type Requests = Pin<Box<dyn Stream<Item = (ObjectRef<Known>, Why)> + Send>>;
 
 /// Runs the controller of one extent until shutdown; then finishes what it has begun.
 ///
@@ -97,64 +98,61 @@ pub async fn run(ctx: Arc<Context>, extent: Extent, workers: u16, synced: Synced
     ctx.metrics.objects.add(store.clone());
     let keys = key_requests(&ctx, store.clone());
     let term = term_requests(&ctx, departed, store.clone());
-    let pending = ctx.metrics.pending.clone();
+    let queue = ctx.metrics.queues.open();
 
-    let stop = {
-        let shutdown = shutdown.clone();
-        async move { shutdown.triggered().await }
+    let mut sources = JoinSet::new();
+    for source in [secrets, envs, keys, term] {
+        sources.spawn(ask(source, queue.clone(), shutdown.clone()));
+    }
+    // A worker that knows no Secrets would take each of them for deleted: wait for the first list.
+    let listed = async {
+        // The sender is gone only at shutdown.
+        let _ = secrets_listed.await;
     };
-    let asked = pending.clone();
-    let requests = stream::select_all([secrets, envs, keys, term])
-        .inspect_ok(move |request| asked.add(&request.obj_ref, Instant::now()));
-    let queue: Requests = Box::pin(requests.take_until(stop.boxed()));
-
-    // A worker that knows no Secrets would take each of them for deleted: wait for the first list. The queue must be
-    // polled meanwhile, for the watches hang on it.
-    let secrets_listed = secrets_listed.map(drop).shared();
-    let work = move |known: Arc<Known>, ctx: Arc<Context>| {
-        // A standby does nothing. What it passes over here comes again when it leads.
-        if !ctx.leadership.leads() {
-            ctx.metrics.pending.remove(&known.reference());
-            return future::ready(Ok(Action::await_change())).boxed();
-        }
-        let listed = secrets_listed.clone();
-        let span = trace::span(&known);
-        // On its own task, so that opening values uses all cores and a panic ends this one object only.
-        let task = tokio::spawn({
-            let (known, ctx) = (Arc::clone(&known), Arc::clone(&ctx));
-            async move {
-                listed.await;
-                ctx.metrics.pending.remove(&known.reference());
-                reconcile(known, ctx).await
-            }
-            .instrument(span.clone())
-        });
-        async move {
-            let done = task.await.unwrap_or(Err(ReconcileError::Panicked));
-            // Here and not in the applier's error policy: within the span, so that the log line has the same id.
-            Ok::<_, Infallible>(done.unwrap_or_else(|error| span.in_scope(|| retry(&known, &error, &ctx))))
-        }
-        .boxed()
+    tokio::select! {
+        () = listed => {}
+        () = shutdown.triggered() => {}
+    }
+    let work = move |reference: ObjectRef<Known>| {
+        let (ctx, store) = (Arc::clone(&ctx), store.clone());
+        async move { look(&ctx, &store, &reference).await }
     };
-    let never = |_: Arc<Known>, error: &Infallible, _: Arc<Context>| match *error {};
-    applier(work, never, ctx, store, queue, Config::default().concurrency(workers))
-        .for_each(|outcome| {
-            if let Err(error) = outcome {
-                gone(&error, &pending);
-            }
-            future::ready(())
-        })
-        .await;
+    queue.run(workers, &shutdown, work).await;
+    sources.join_all().await;
 }
 
-/// Somebody asked for an object that is gone by now, which is no failure: a Secret often outlives its SealedEnv for a
-/// moment.
-fn gone(error: &Error<Infallible, Infallible>, pending: &Pending) {
-    if let Error::ObjectNotFound(reference) = error {
-        let namespace = reference.namespace.as_deref().unwrap_or_default();
-        pending.remove(&ObjectRef::new(&reference.name).within(namespace));
+/// Puts into the queue what a source asks for.
+async fn ask(mut requests: Requests, queue: Queue, shutdown: Shutdown) {
+    let asking = async {
+        while let Some((reference, why)) = requests.next().await {
+            queue.add(reference, why);
+        }
+    };
+    tokio::select! {
+        biased;
+        () = shutdown.triggered() => {}
+        () = asking => {}
     }
-    tracing::debug!(error = chain(error), "controller");
+}
+
+/// A look at one object. Says when to look again without being asked.
+async fn look(ctx: &Arc<Context>, store: &Store<Known>, reference: &ObjectRef<Known>) -> Option<Duration> {
+    // Somebody asked for an object that is gone by now, which is no failure: a Secret often outlives its SealedEnv for
+    // a moment.
+    let known = store.get(reference)?;
+    // A standby does nothing. What it passes over here comes again when it leads.
+    if !ctx.leadership.leads() {
+        return None;
+    }
+    let span = trace::span(&known);
+    // A panic ends this one object's look only. What it held is behind locks that do without their poison.
+    let done = AssertUnwindSafe(reconcile(Arc::clone(&known), Arc::clone(ctx)))
+        .catch_unwind()
+        .instrument(span.clone())
+        .await
+        .unwrap_or(Err(ReconcileError::Panicked));
+    // Within the span, so that the log line has the same id.
+    done.unwrap_or_else(|error| span.in_scope(|| retry(&known, &error, ctx)))
 }
 
 /// Secrets by their metadata: each change concerns the SealedEnv that the Secret names.
@@ -183,9 +181,8 @@ fn secret_requests(
                 Vec::new()
             }
         };
-        stream::iter(
-            concerned.into_iter().map(|(namespace, name)| request(ObjectRef::new(&name).within(&namespace))),
-        )
+        let change = |(namespace, name): Id| (ObjectRef::new(&name).within(&namespace), Why::Change);
+        stream::iter(concerned.into_iter().map(change))
     });
     Box::pin(requests)
 }
@@ -202,7 +199,6 @@ fn env_requests(
     let api: Api<Arrival> = extent.api(&ctx.client);
     let events = watch(api, watcher::Config::default().page_size(100));
     let undecodable = Undecodable::start(Arc::clone(ctx));
-    // Not by `Store::wait_until_ready`: it wakes only the last of several waiters, and the applier is one.
     let intake = Intake {
         undecodable,
         broken: Broken::default(),
@@ -216,7 +212,7 @@ fn env_requests(
     };
     let requests = events
         .scan(intake, |intake, event| future::ready(Some(intake.take(event))))
-        .flat_map(|references| stream::iter(references.into_iter().map(request)));
+        .flat_map(|(references, why)| stream::iter(references.into_iter().map(move |r| (r, why))));
     (store, Box::pin(requests))
 }
 
@@ -237,7 +233,12 @@ struct Intake {
 
 impl Intake {
     /// Takes an event. Returns the objects to look at.
-    fn take(&mut self, event: Result<Event<Arrival>, watcher::Error>) -> Vec<ObjectRef<Known>> {
+    fn take(&mut self, event: Result<Event<Arrival>, watcher::Error>) -> (Vec<ObjectRef<Known>>, Why) {
+        let why = if matches!(event, Ok(Event::InitDone)) { Why::Routine } else { Why::Change };
+        (self.seen(event), why)
+    }
+
+    fn seen(&mut self, event: Result<Event<Arrival>, watcher::Error>) -> Vec<ObjectRef<Known>> {
         match event {
             Err(error) => {
                 tracing::warn!(error = chain(&error), "the watch of SealedEnvs is interrupted");
@@ -354,7 +355,7 @@ fn key_requests(ctx: &Arc<Context>, store: Store<Known>) -> Requests {
     let changes = stream::unfold(ctx.keys.subscribe(), |mut changes| async move {
         changes.changed().await.ok().map(|()| ((), changes))
     });
-    let (ctx, pending) = (Arc::clone(ctx), ctx.metrics.pending.clone());
+    let ctx = Arc::clone(ctx);
     let requests = changes.flat_map(move |()| {
         // A standby looks when it leads.
         let known = if ctx.leadership.leads() { store.state() } else { Vec::new() };
@@ -365,9 +366,9 @@ fn key_requests(ctx: &Arc<Context>, store: Store<Known>) -> Requests {
         if !again.is_empty() {
             tracing::info!(objects = again.len(), "keys changed; looking again at values that did not open");
         }
-        stream::iter(again.into_iter().map(request))
+        stream::iter(again.into_iter().map(|reference| (reference, Why::Routine)))
     });
-    Box::pin(pending.few_at_a_time(requests))
+    Box::pin(requests)
 }
 
 /// This replica leads from now on: a look at every object. What the former leader finished costs no request.
@@ -386,13 +387,7 @@ fn term_requests(ctx: &Arc<Context>, departed: Departed, store: Store<Known>) ->
         } else {
             Vec::new()
         };
-        stream::iter(all.into_iter().map(|known| request(known.reference())))
+        stream::iter(all.into_iter().map(|known| (known.reference(), Why::Routine)))
     });
     Box::pin(requests)
-}
-
-// The applier wants a stream that may fail; ours does not.
-#[allow(clippy::unnecessary_wraps)]
-fn request(reference: ObjectRef<Known>) -> Result<ReconcileRequest<Known>, Infallible> {
-    Ok(reference.into())
 }

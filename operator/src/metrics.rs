@@ -19,7 +19,7 @@ use crate::apply::WriteError;
 use crate::leader::{NotLeading, Role};
 use crate::objects::Objects;
 use crate::opened::Opened;
-use crate::queue::Pending;
+use crate::queue::Queues;
 use crate::reconcile::ReconcileError;
 
 /// What every metric's name begins with.
@@ -107,7 +107,7 @@ pub struct Metrics {
     leader: Gauge,
     leader_transitions: Counter,
     /// What waits for a worker.
-    pub pending: Pending,
+    pub queues: Queues,
     /// The state of each object.
     pub objects: Objects,
 }
@@ -157,7 +157,7 @@ impl Default for Metrics {
             undecodable: Gauge::default(),
             leader: Gauge::default(),
             leader_transitions: Counter::default(),
-            pending: Pending::default(),
+            queues: Queues::default(),
             objects: Objects::default(),
         };
         for outcome in Outcome::ALL {
@@ -217,7 +217,7 @@ impl Metrics {
             all.leader_transitions,
         );
         registry.register_collector(Box::new(all.records));
-        registry.register_collector(Box::new(all.pending));
+        registry.register_collector(Box::new(all.queues));
         registry.register_collector(Box::new(all.objects));
         metrics
     }

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube::api::Api;
-use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource as _};
-use sealedenv_crds::{OnKeyError, SealedEnv, SealedEnvSpec, SealedEnvStatus, condition};
+use sealedenv_crds::{Delivery, OnKeyError, SealedEnv, SealedEnvSpec, SealedEnvStatus, condition};
 use sealedenv_runtime::report::chain;
 use sealedenv_seal::OpenPolicy;
 
@@ -93,31 +92,34 @@ pub enum ReconcileError {
 /// 5. The steps are carried out, each with its precondition; a stale view goes back to 2.
 /// 6. What differs in the status is written.
 ///
+/// Says when to look again without being asked.
+///
 /// # Errors
 /// [`ReconcileError`]; the caller retries with backoff. Nothing is half done that the next run does not finish.
-pub async fn reconcile(known: Arc<Known>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
+pub async fn reconcile(known: Arc<Known>, ctx: Arc<Context>) -> Result<Option<Duration>, ReconcileError> {
     let begun = Instant::now();
     let done = work_on(known, &ctx).await;
     let outcome = done.as_ref().map_or_else(Outcome::of_error, |done| done.outcome);
     ctx.metrics.ended(outcome, begun.elapsed());
-    done.map(|done| done.action)
+    done.map(|done| done.again)
 }
 
 /// A reconcile that came to an end.
 struct Done {
     outcome: Outcome,
-    action: Action,
+    /// When to look again without being asked.
+    again: Option<Duration>,
 }
 
 impl Done {
     fn gone() -> Self {
-        Self { outcome: Outcome::Gone, action: Action::await_change() }
+        Self { outcome: Outcome::Gone, again: None }
     }
 
     /// With this status written.
-    fn with(status: &SealedEnvStatus, action: Action) -> Self {
+    fn with(status: &SealedEnvStatus, again: Option<Duration>) -> Self {
         let ready = condition::status_of(&status.conditions, condition::READY) == Some("True");
-        Self { outcome: if ready { Outcome::Ready } else { Outcome::NotReady }, action }
+        Self { outcome: if ready { Outcome::Ready } else { Outcome::NotReady }, again }
     }
 }
 
@@ -198,7 +200,7 @@ async fn put_off(
     if news {
         ctx.notices.tell(subject, vec![plan::Notice { warning: true, reason, message }]);
     }
-    Ok(Done::with(&status, Action::requeue(pause.left)))
+    Ok(Done::with(&status, Some(pause.left)))
 }
 
 /// Tells that the API server does not take the Secret. Its own words are not repeated: they may quote the content.
@@ -247,8 +249,8 @@ async fn refused(
         ctx.notices.tell(subject, vec![plan::Notice { warning: true, reason, message }]);
     }
     if invalid {
-        let again = Action::requeue(crate::backoff::jitter(INVALID_RECHECK, subject.uid));
-        return Ok(Done::with(&status, again));
+        let again = crate::backoff::jitter(INVALID_RECHECK, subject.uid);
+        return Ok(Done::with(&status, Some(again)));
     }
     Err(WriteError::Secret { name, source }.into())
 }
@@ -256,7 +258,7 @@ async fn refused(
 fn settled(ctx: &Context, known: &Known) -> Done {
     ctx.waiting.forget(&known.reference());
     ctx.failures.reset(&known.reference());
-    Done { outcome: Outcome::Unchanged, action: Action::await_change() }
+    Done { outcome: Outcome::Unchanged, again: None }
 }
 
 fn is_settled(ctx: &Context, known: &Known, ring: &str) -> bool {
@@ -293,6 +295,10 @@ fn observe(ctx: &Context, subject: &Subject<'_>, ring: &str) -> Observed {
 /// Whether the decision needs what stands in the Secret.
 fn needs_content(subject: &Subject<'_>, observed: &Observed, opened: &Opened) -> bool {
     let Some(seen) = &observed.secret else { return false };
+    // It goes or stays, whatever stands in it.
+    if subject.spec.delivery == Delivery::Memory {
+        return false;
+    }
     let written = subject.status.secret.as_ref();
     let as_written = written.is_some_and(|w| w.resource_version.as_deref() == Some(&seen.resource_version));
     let keeps =
@@ -384,10 +390,8 @@ async fn carry_out(
     }
     write_status(ctx, known, subject, &status).await?;
     ctx.notices.tell(subject, notices);
-    let action = requeue.map_or_else(Action::await_change, |after| {
-        Action::requeue(crate::backoff::jitter(after, subject.uid))
-    });
-    Ok(Done::with(&status, action))
+    let again = requeue.map(|after| crate::backoff::jitter(after, subject.uid));
+    Ok(Done::with(&status, again))
 }
 
 async fn write_status(
@@ -410,15 +414,14 @@ pub fn forget(ctx: &Context, reference: &ObjectRef<Known>) {
     ctx.written.forget(reference);
     ctx.failures.reset(reference);
     ctx.repairs.forget(reference);
-    ctx.metrics.pending.remove(reference);
 }
 
 /// When to try again after a failure.
-pub fn retry(known: &Known, error: &ReconcileError, ctx: &Context) -> Action {
+pub fn retry(known: &Known, error: &ReconcileError, ctx: &Context) -> Option<Duration> {
     if NotLeading::is_in(error) {
         // Another replica goes on with it. Should we lead again, every object is looked at anyway.
         tracing::debug!("left to the leader");
-        return Action::await_change();
+        return None;
     }
     let after = ctx.failures.next(&known.reference(), known.meta().uid.as_deref().unwrap_or_default());
     ctx.metrics.failed(error);
@@ -427,5 +430,5 @@ pub fn retry(known: &Known, error: &ReconcileError, ctx: &Context) -> Action {
         retry_seconds = after.as_secs_f32(),
         "SealedEnv will be tried again"
     );
-    Action::requeue(after)
+    Some(after)
 }

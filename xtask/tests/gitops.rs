@@ -55,6 +55,7 @@ const ENVS: [(&str, &[&str]); 4] = [
             "new",
             "no-audit",
             "no-audit-after-delivery",
+            "repair-is-put-off",
             "secret-is-being-deleted",
             "suspended-after-api-error",
             "suspended-at-first",
