@@ -162,7 +162,7 @@ pub(crate) fn to_wire(answers: Vec<Answer>) -> wire::FetchResponse {
                 }
                 Outcome::Refused(refused) => WireOutcome::Refused(wire::Refused {
                     reason: refused.reason.to_wire().into(),
-                    message: shortened(refused.message),
+                    message: shortened(&refused.message),
                 }),
             };
             wire::Answer { name: answer.name, outcome: Some(outcome) }
@@ -193,7 +193,7 @@ pub(crate) fn from_wire(wanted: &[Wanted], response: wire::FetchResponse) -> Res
                 }
                 Some(WireOutcome::Refused(refused)) => Outcome::Refused(Refused {
                     reason: Reason::from_wire(refused.reason),
-                    message: shortened(refused.message),
+                    message: shortened(&refused.message),
                 }),
             };
             Ok(Answer { name: answer.name, outcome })
@@ -246,7 +246,7 @@ fn path_from(text: &str) -> Result<FilePath, Malformed> {
 }
 
 /// Cut on a character boundary, without control characters: it goes to Events and logs.
-fn shortened(message: String) -> String {
+fn shortened(message: &str) -> String {
     let mut text: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.len() > MAX_MESSAGE {
         let end = text.floor_char_boundary(MAX_MESSAGE - '…'.len_utf8());

@@ -13,12 +13,13 @@ use kube::Client;
 use kube::client::Body;
 use sealedenv_audit::{FailurePolicy, FileSink, Log, Memory, MemorySink, Rotation};
 use sealedenv_delivery::server::{Call, Fetch as _, Refusal};
-use sealedenv_delivery::{Answer, Outcome, Reason, Token, Wanted};
+use sealedenv_delivery::{Answer, Outcome, Reason, Token, Wanted, client};
 use sealedenv_operator::backoff::Failures;
 use sealedenv_operator::clock::Clock;
 use sealedenv_operator::controller::Extent;
 use sealedenv_operator::delivery::desk::Desk;
 use sealedenv_operator::delivery::metrics::Deliveries;
+use sealedenv_operator::delivery::serve::{self, Settings};
 use sealedenv_operator::digest::DigestKey;
 use sealedenv_operator::keys::{Ring, store::Keys};
 use sealedenv_operator::known::{Waiting, Written};
@@ -30,6 +31,8 @@ use sealedenv_operator::reconcile::Context;
 use sealedenv_operator::repairs::Repairs;
 use sealedenv_operator::secrets::Secrets;
 use sealedenv_operator::trail::Trail;
+use sealedenv_runtime::readiness::Readiness;
+use sealedenv_runtime::shutdown::Shutdown;
 use sealedenv_seal::{Identity, Keyring, Plain, Scope, seal};
 use serde_json::{Value, json};
 use tower::BoxError;
@@ -37,6 +40,8 @@ use tower::BoxError;
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 const POD: &str = "/api/v1/namespaces/shop/pods/checkout-0";
 const ENV: &str = "/apis/sealedenv.dev/v1alpha1/namespaces/shop/sealedenvs/checkout";
+const SECRETS: &str = "/api/v1/namespaces/system/secrets";
+const BUNDLE: &str = "/api/v1/namespaces/system/configmaps/sealedenv-delivery-ca";
 const CANARY: &str = "canary-3f1d";
 
 /// What the API server answers, by path; reviews by token.
@@ -51,6 +56,7 @@ struct World {
 
 struct Bench {
     world: Arc<Mutex<World>>,
+    ctx: Arc<Context>,
     desk: Desk,
     identity: Identity,
     time: Arc<Mutex<Duration>>,
@@ -79,7 +85,8 @@ fn bench(log: Log, leadership: Leadership) -> Bench {
         }
     });
     let client = Client::new(service, "default");
-    let clock = Clock::from_fn(|| "2026-01-01T00:00:00Z".parse().unwrap());
+    // The real one: rustls on the other side looks at it too.
+    let clock = Clock::system();
     let trail = Trail::new(Arc::new(log), clock.clone(), leadership.clone());
     let keys = Keys::new(
         client.clone(),
@@ -113,8 +120,8 @@ fn bench(log: Log, leadership: Leadership) -> Bench {
     });
     let plugin = "system:serviceaccount:system:sealedenv-node".to_owned();
     let extents = vec![Extent::Namespace("shop".into())];
-    let desk = Desk::new(ctx, extents, plugin, steady, Deliveries::default());
-    let bench = Bench { world, desk, identity, time };
+    let desk = Desk::new(Arc::clone(&ctx), extents, plugin, steady, Deliveries::default());
+    let bench = Bench { world, ctx, desk, identity, time };
     bench.put("token pod", review("system:serviceaccount:shop:checkout", "checkout-0", "0f1e", "node-a"));
     bench
         .put("token plugin", review("system:serviceaccount:system:sealedenv-node", "node-x", "aa", "node-a"));
@@ -160,6 +167,8 @@ async fn answer(world: &Mutex<World>, request: Request<Body>) -> Result<Response
             world.answers.get(&format!("token {token}")).cloned().unwrap_or_else(|| {
                 (201, json!({"metadata": {}, "spec": {}, "status": {"authenticated": false}}))
             })
+        } else if path == SECRETS || path == BUNDLE {
+            kept(&mut world, &parts.method, &path, body)
         } else {
             let none = (
                 404,
@@ -174,6 +183,30 @@ async fn answer(world: &Mutex<World>, request: Request<Body>) -> Result<Response
     let (code, value) = found;
     let response = Response::builder().status(StatusCode::from_u16(code)?);
     Ok(response.body(Body::from(value.to_string().into_bytes()))?)
+}
+
+/// What the authorities are kept in, as the API server would keep it.
+fn kept(world: &mut World, method: &http::Method, path: &str, body: Value) -> (u16, Value) {
+    let listed =
+        |items: Value| json!({"apiVersion": "v1", "kind": "SecretList", "metadata": {}, "items": items});
+    let at = world.answers.get(path).cloned();
+    match (method.as_str(), path) {
+        ("GET", SECRETS) => (200, listed(at.map_or_else(|| json!([]), |(_, items)| items))),
+        ("GET", _) => at.unwrap_or((
+            404,
+            json!({"kind": "Status", "code": 404, "reason": "NotFound", "message": "no", "metadata": {}}),
+        )),
+        ("POST", SECRETS) => {
+            let mut items = at.map_or_else(|| json!([]), |(_, items)| items);
+            items.as_array_mut().unwrap().push(body.clone());
+            world.answers.insert(path.to_owned(), (200, items));
+            (201, body)
+        }
+        _ => {
+            world.answers.insert(path.to_owned(), (200, body.clone()));
+            (200, body)
+        }
+    }
 }
 
 fn recorded() -> (Log, Memory) {
@@ -419,4 +452,72 @@ async fn an_api_server_that_hangs_or_fails_is_no_refusal_of_the_pod() {
     assert_eq!(bench.ask(true, None).await.err(), Some(Refusal::Unavailable));
     assert!(begun.elapsed() <= Duration::from_millis(2100), "it waited {:?}", begun.elapsed());
     assert!(lines(&memory).is_empty(), "nobody was refused anything");
+}
+
+/// The whole way: a certificate of an authority that is published, TLS, the contract's client.
+#[tokio::test]
+async fn served_over_tls_to_who_trusts_the_published_authority() {
+    let (log, memory) = recorded();
+    let bench = bench(log, Leadership::alone());
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let readiness = Readiness::new();
+    let ready = readiness.gate("delivery");
+    let settings = Settings::new(address, "sealedenv-delivery", "system", "sealedenv-node");
+    let shutdown = Shutdown::new();
+    let tasks = serve::start(
+        settings,
+        Arc::clone(&bench.ctx),
+        vec![Extent::Cluster],
+        Steady::system(),
+        Deliveries::default(),
+        ready,
+        shutdown.clone(),
+    )
+    .await
+    .unwrap();
+    let authorities = bench.published().await;
+    assert_eq!(bench.world.lock().unwrap().answers[SECRETS].1.as_array().unwrap().len(), 1, "one authority");
+    assert!(!authorities.contains("PRIVATE"), "a key is published");
+    assert!(authorities.contains("BEGIN CERTIFICATE"));
+    let client = |name: &str| {
+        client::Client::new(client::Settings {
+            endpoint: format!("https://{address}"),
+            server_name: Some(name.to_owned()),
+            authorities: authorities.clone().into_bytes(),
+            connect_timeout: Duration::from_secs(20),
+            timeout: Duration::from_secs(20),
+        })
+        .unwrap()
+    };
+    let wanted = [Wanted { name: "checkout".to_owned(), held: None }];
+    let by_name = client("sealedenv-delivery.system.svc");
+    let answers = by_name.fetch(&token("pod"), Some(&token("plugin")), &wanted).await.unwrap();
+    assert!(
+        matches!(&answers[0].outcome, Outcome::Files(files) if files.files[0].content.expose() == CANARY.as_bytes())
+    );
+    let denied = by_name.fetch(&token("made.up"), None, &wanted).await;
+    assert!(matches!(denied, Err(client::FetchError::Unauthenticated(_))));
+    let elsewhere = client("sealedenv-delivery.other.svc").fetch(&token("pod"), None, &wanted).await;
+    assert!(matches!(elsewhere, Err(client::FetchError::Unavailable(_))), "the certificate has another name");
+    assert_eq!(lines(&memory).len(), 2);
+    shutdown.trigger();
+    for task in tasks {
+        tokio::time::timeout(Duration::from_mins(1), task).await.expect("it ends").unwrap();
+    }
+}
+
+impl Bench {
+    /// The authorities, when they are published.
+    async fn published(&self) -> String {
+        let published = async {
+            loop {
+                let map = self.world.lock().unwrap().answers.get(BUNDLE).cloned();
+                if let Some((_, map)) = map {
+                    return map["data"]["ca.crt"].as_str().unwrap().to_owned();
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), published).await.expect("the authorities are published")
+    }
 }

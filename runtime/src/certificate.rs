@@ -283,7 +283,10 @@ mod tests {
             (made.pem(), other.key_pem().to_string()),
             (made.pem(), String::new()),
             (String::new(), made.key_pem().to_string()),
-            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".into(), made.key_pem().to_string()),
+            (
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".into(),
+                made.key_pem().to_string(),
+            ),
         ] {
             assert!(Authority::restore(&certificate, &key).is_err());
         }

@@ -610,6 +610,44 @@ fn the_components_are_told_the_names_that_the_chart_gives() {
 }
 
 #[test]
+fn memory_delivery_is_served_and_its_rights_are_given_only_when_asked_for() {
+    let asks = |rule: &Value| {
+        let resources = rule["resources"].as_array().into_iter().flatten();
+        resources.filter_map(Value::as_str).any(|r| ["tokenreviews", "pods", "configmaps"].contains(&r))
+    };
+    let rules = |all: &[Value]| -> usize {
+        let roles = all.iter().filter(|o| ["Role", "ClusterRole"].contains(&o["kind"].as_str().unwrap()));
+        roles.flat_map(|role| role["rules"].as_array().into_iter().flatten()).filter(|r| asks(r)).count()
+    };
+    let operator =
+        |all: &[Value]| of_kind(all, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0].clone();
+    let off = objects(&[]);
+    assert_eq!(rules(&off), 0);
+    assert!(!operator(&off)["args"].to_string().contains("delivery"));
+    assert_eq!(of_kind(&off, "Service").len(), 1, "the webhook's");
+
+    let on = objects(&["--set", "delivery.enabled=true"]);
+    assert_eq!(rules(&on), 4, "reviews, pods, and the bundle twice");
+    let services = of_kind(&on, "Service");
+    let service = services
+        .iter()
+        .find(|service| service["spec"]["ports"][0]["targetPort"] == "delivery")
+        .expect("a Service");
+    let operator = operator(&on);
+    let name = service["metadata"]["name"].as_str().unwrap();
+    let wanted = format!("--delivery-service={name}");
+    assert!(operator["args"].as_array().unwrap().contains(&json!(wanted)), "{wanted}");
+    let port = operator["ports"].as_array().unwrap().iter().find(|port| port["name"] == "delivery");
+    let listen = format!("--delivery-listen=0.0.0.0:{}", port.expect("a port")["containerPort"]);
+    assert!(operator["args"].as_array().unwrap().contains(&json!(listen)), "{listen}");
+    let open = of_kind(&on, "NetworkPolicy").iter().any(|policy| {
+        let rules = policy["spec"]["ingress"].as_array().unwrap();
+        rules.iter().any(|rule| rule["ports"][0]["port"] == "delivery")
+    });
+    assert!(open, "the port is closed");
+}
+
+#[test]
 fn the_operator_stands_on_more_than_one_leg() {
     let all = objects(&[]);
     let operator = |all: &[Value], kind: &str| -> Option<Value> {

@@ -110,6 +110,6 @@ fn a_reason_of_a_later_version_is_worth_another_try() {
 
 #[test]
 fn messages_are_cut_and_cannot_break_a_line() {
-    let text = shortened(format!("a\n\u{1b}[31m{}", "ä".repeat(MAX_MESSAGE)));
+    let text = shortened(&format!("a\n\u{1b}[31m{}", "ä".repeat(MAX_MESSAGE)));
     assert!(text.len() <= MAX_MESSAGE && text.ends_with('…') && text.starts_with("a  [31m"), "{text}");
 }
