@@ -59,8 +59,10 @@ fn find<'m>(metrics: &'m mut Metrics, series: &str) -> Option<&'m mut (String, B
 }
 
 fn all_metrics() -> Metrics {
-    let all: Metrics =
-        ["operator", "webhook", "node"].into_iter().flat_map(|component| metrics(&exposition(component))).collect();
+    let all: Metrics = ["operator", "webhook", "node"]
+        .into_iter()
+        .flat_map(|component| metrics(&exposition(component)))
+        .collect();
     assert!(all.len() > 30, "only {} metrics", all.len());
     all
 }
