@@ -15,11 +15,13 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 
+/// The tokens of each call, the pod's and the node plugin's.
+type Seen = Arc<Mutex<Vec<(String, Option<String>)>>>;
 type Script = Box<dyn Fn(&Call) -> Result<Vec<Answer>, Refusal> + Send + Sync>;
 
 struct Scripted {
     script: Script,
-    seen: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    seen: Seen,
 }
 
 impl Fetch for Scripted {
@@ -33,7 +35,7 @@ impl Fetch for Scripted {
 struct Operator {
     address: SocketAddr,
     authority: String,
-    seen: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    seen: Seen,
 }
 
 impl Operator {
@@ -43,7 +45,7 @@ impl Operator {
         let identity = Identity::from_pem(&authority, made.signing_key.serialize_pem());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let seen = Arc::default();
+        let seen = Seen::default();
         let scripted = Scripted { script: Box::new(script), seen: Arc::clone(&seen) };
         let server = Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
         let incoming = TcpListenerStream::new(listener);

@@ -459,27 +459,13 @@ async fn an_api_server_that_hangs_or_fails_is_no_refusal_of_the_pod() {
 async fn served_over_tls_to_who_trusts_the_published_authority() {
     let (log, memory) = recorded();
     let bench = bench(log, Leadership::alone());
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let readiness = Readiness::new();
-    let ready = readiness.gate("delivery");
-    let settings = Settings::new(address, "sealedenv-delivery", "system", "sealedenv-node");
     let shutdown = Shutdown::new();
-    let tasks = serve::start(
-        settings,
-        Arc::clone(&bench.ctx),
-        vec![Extent::Cluster],
-        Steady::system(),
-        Deliveries::default(),
-        ready,
-        shutdown.clone(),
-    )
-    .await
-    .unwrap();
+    let (address, mut tasks) = bench.serve(&shutdown).await;
     let authorities = bench.published().await;
     assert_eq!(bench.world.lock().unwrap().answers[SECRETS].1.as_array().unwrap().len(), 1, "one authority");
     assert!(!authorities.contains("PRIVATE"), "a key is published");
     assert!(authorities.contains("BEGIN CERTIFICATE"));
-    let client = |name: &str| {
+    let client_of = |address: std::net::SocketAddr, name: &str| {
         client::Client::new(client::Settings {
             endpoint: format!("https://{address}"),
             server_name: Some(name.to_owned()),
@@ -490,6 +476,7 @@ async fn served_over_tls_to_who_trusts_the_published_authority() {
         .unwrap()
     };
     let wanted = [Wanted { name: "checkout".to_owned(), held: None }];
+    let client = |name: &str| client_of(address, name);
     let by_name = client("sealedenv-delivery.system.svc");
     let answers = by_name.fetch(&token("pod"), Some(&token("plugin")), &wanted).await.unwrap();
     assert!(
@@ -500,6 +487,23 @@ async fn served_over_tls_to_who_trusts_the_published_authority() {
     let elsewhere = client("sealedenv-delivery.other.svc").fetch(&token("pod"), None, &wanted).await;
     assert!(matches!(elsewhere, Err(client::FetchError::Unavailable(_))), "the certificate has another name");
     assert_eq!(lines(&memory).len(), 2);
+
+    // Another replica, or the same one started again, is known to the same clients: the authority was kept.
+    let (address, more) = bench.serve(&shutdown).await;
+    tasks.extend(more);
+    let other = client_of(address, "sealedenv-delivery.system.svc");
+    let answers = async {
+        loop {
+            // Until it has a certificate it takes no handshake.
+            match other.fetch(&token("pod"), None, &wanted).await {
+                Err(client::FetchError::Unavailable(_)) => tokio::task::yield_now().await,
+                answers => return answers,
+            }
+        }
+    };
+    let answers = tokio::time::timeout(Duration::from_mins(1), answers).await.expect("it serves").unwrap();
+    assert!(matches!(answers[0].outcome, Outcome::Files(_)));
+    assert_eq!(bench.world.lock().unwrap().answers[SECRETS].1.as_array().unwrap().len(), 1, "made once");
     shutdown.trigger();
     for task in tasks {
         tokio::time::timeout(Duration::from_mins(1), task).await.expect("it ends").unwrap();
@@ -507,6 +511,18 @@ async fn served_over_tls_to_who_trusts_the_published_authority() {
 }
 
 impl Bench {
+    /// Serves all of it on a free port.
+    async fn serve(&self, shutdown: &Shutdown) -> (std::net::SocketAddr, Vec<tokio::task::JoinHandle<()>>) {
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let ready = Readiness::new().gate("delivery");
+        let settings = Settings::new(address, "sealedenv-delivery", "system", "sealedenv-node");
+        let (ctx, steady) = (Arc::clone(&self.ctx), Steady::system());
+        let extents = vec![Extent::Cluster];
+        let tasks =
+            serve::start(settings, ctx, extents, steady, Deliveries::default(), ready, shutdown.clone());
+        (address, tasks.await.unwrap())
+    }
+
     /// The authorities, when they are published.
     async fn published(&self) -> String {
         let published = async {

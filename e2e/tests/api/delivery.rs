@@ -101,14 +101,12 @@ impl Shop {
         node: Option<&str>,
         env: &str,
         held: Option<&str>,
-    ) -> Result<Vec<Answer>, FetchError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async {
-            let client = self.client().expect("a client");
-            let token = |text: &str| Token::new(text.to_owned()).expect("a token");
-            let wanted = [Wanted { name: env.to_owned(), held: held.map(str::to_owned) }];
-            client.fetch(&token(pod), node.map(token).as_ref(), &wanted).await
-        })
+    ) -> Result<Result<Vec<Answer>, FetchError>> {
+        let token = |text: &str| Token::new(text.to_owned());
+        let (pod, node) = (token(pod)?, node.map(token).transpose()?);
+        let wanted = [Wanted { name: env.to_owned(), held: held.map(str::to_owned) }];
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async { Ok(self.client()?.fetch(&pod, node.as_ref(), &wanted).await) })
     }
 
     fn ask(&self, pod: &str, node: Option<&str>, env: &str) -> Result<Got> {
@@ -116,7 +114,7 @@ impl Shop {
     }
 
     fn ask_holding(&self, pod: &str, node: Option<&str>, env: &str, held: Option<&str>) -> Result<Got> {
-        let mut answers = match self.fetch(pod, node, env, held) {
+        let mut answers = match self.fetch(pod, node, env, held)? {
             Err(FetchError::Unauthenticated(_)) => return Ok(Got::Unauthenticated),
             Err(FetchError::Denied(_)) => return Ok(Got::Denied),
             answers => answers?,

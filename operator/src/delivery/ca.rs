@@ -36,8 +36,11 @@ const LEAF_LIFETIME: Duration = Duration::from_hours(24 * 7);
 /// How often everything is looked at.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// The first look, until there is a certificate, and after a failure.
+/// The same until there is a certificate: the leader makes the first authority.
 const LOOK_SOON: Duration = Duration::from_secs(1);
+
+/// The same after a failure.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
@@ -110,7 +113,11 @@ impl Ca {
                     true
                 }
             };
-            let pause = if failed || served.is_none() { LOOK_SOON } else { LOOK };
+            let pause = match (failed, &served) {
+                (true, _) => LOOK_AGAIN,
+                (false, None) => LOOK_SOON,
+                (false, Some(_)) => LOOK,
+            };
             tokio::select! {
                 () = shutdown.triggered() => return,
                 _ = roles.changed() => {}
