@@ -27,6 +27,8 @@ pub fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     // In this order: a later step reads what an earlier one wrote.
     for step in [
         protos,
+        csi_proto,
+        registration_proto,
         crds,
         chart_crds,
         goldens,
@@ -105,6 +107,16 @@ impl Made {
 /// `delivery/src/wire`, from the .proto.
 fn protos(checkout: &Checkout) -> anyhow::Result<Made> {
     proto(checkout, "delivery/proto", "sealedenv/delivery/v1/delivery.proto", "delivery/src/wire")
+}
+
+/// CSI, for the node plugin.
+fn csi_proto(checkout: &Checkout) -> anyhow::Result<Made> {
+    proto(checkout, "node/proto", "csi.proto", "node/src/wire/csi")
+}
+
+/// The kubelet's plugin registration, for the node plugin.
+fn registration_proto(checkout: &Checkout) -> anyhow::Result<Made> {
+    proto(checkout, "node/proto", "pluginregistration.proto", "node/src/wire/registration")
 }
 
 /// The Rust of a .proto file below `include`, in `folder`. Written by an example of `delivery`, so that this program
