@@ -95,7 +95,8 @@ pub async fn run(common: &Common, options: &Options) -> Result<Report> {
     }
     let mean = 1000.0 * seconds / f64::max(calls, 1.0);
     lines.push(Line::told("mean of a call as the API server counts it", format!("{} ms", number(mean))));
-    let pods = |blocks: &[Vec<f64>]| u32::try_from(blocks.iter().map(Vec::len).sum::<usize>()).unwrap_or(u32::MAX);
+    let pods =
+        |blocks: &[Vec<f64>]| u32::try_from(blocks.iter().map(Vec::len).sum::<usize>()).unwrap_or(u32::MAX);
     let what = format!("calls for {} pods without the annotation", pods(&plain));
     lines.push(Line::at_most(what, others, 0.0, "", ""));
     let pods = pods(&annotated);
