@@ -185,7 +185,7 @@ mod tests {
         let without = [block(4.0), block(4.0), block(4.0)];
         let added = Added::of(&with, &without, 0.99).unwrap();
         assert!((added.middle - 2.0).abs() < 1e-9, "{}", added.middle);
-        assert!(added.note.contains("pairs 1.00 to 86.0"), "{}", added.note);
+        assert!(added.note.contains("pairs 1 to 86"), "{}", added.note);
         assert!(Added::of(&[], &[], 0.99).is_none());
     }
 }
