@@ -20,9 +20,12 @@ use tokio_rustls::TlsAcceptor;
 
 const NAME: &str = "sealedenv-delivery.sealedenv-system.svc";
 
-/// Notes the tokens that come: the pod's and the plugin's.
+/// The tokens of a call: the pod's and the plugin's.
+type Shown = (String, Option<String>);
+
+/// Notes the tokens that come.
 #[derive(Clone, Default)]
-struct Noting(Arc<Mutex<Vec<(String, Option<String>)>>>);
+struct Noting(Arc<Mutex<Vec<Shown>>>);
 
 impl Fetch for Noting {
     async fn fetch(&self, call: Call) -> Result<Vec<Answer>, Refusal> {
@@ -110,6 +113,6 @@ async fn only_an_operator_of_the_authority_is_shown_a_token_and_a_new_authority_
     assert!(matches!(error, FetchError::Client(ClientError::Unavailable(_))), "{error:?}");
     assert!(noting.0.lock().unwrap().is_empty(), "a stranger saw a token");
     fs::write(folder.path().join("ca.crt"), ours.pem() + &theirs.pem()).unwrap();
-    fetch(&operator).await.ok().expect("the bundle has its authority now");
+    assert!(fetch(&operator).await.is_ok(), "the bundle has its authority now");
     assert_eq!(noting.0.lock().unwrap().len(), 1);
 }
