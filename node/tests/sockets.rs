@@ -47,6 +47,11 @@ async fn the_kubelet_learns_of_the_driver_and_says_whether_it_took_it() {
     assert_eq!((info.r#type.as_str(), info.name.as_str()), ("CSIPlugin", "csi.sealedenv.dev"));
     assert_eq!((info.endpoint.as_str(), info.supported_versions), ("/k/csi.sock", vec!["1.0.0".to_owned()]));
     assert!(!readiness.is_ready());
+    assert_eq!(
+        fs::read_dir(path.parent().unwrap()).unwrap().count(),
+        1,
+        "the kubelet dials whatever it finds"
+    );
     for (taken, error) in [(true, ""), (false, "no"), (true, "")] {
         let status = RegistrationStatus { plugin_registered: taken, error: error.to_owned() };
         kubelet.notify_registration_status(status).await.unwrap();
