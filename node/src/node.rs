@@ -89,6 +89,7 @@ impl<S: Source, M: Mounts> Plugin<S, M> {
             // Never an error: there are kubelets that would take the files away (kubernetes#121271).
             Err(error) if published => {
                 self.metrics.refreshed(Refreshed::Failed);
+                self.volumes.stale(&target, error.told());
                 let error = report::chain(&error);
                 tracing::warn!(
                     sealedenv = about,
@@ -96,7 +97,6 @@ impl<S: Source, M: Mounts> Plugin<S, M> {
                     error,
                     "not refreshed; the last good files stay"
                 );
-                self.volumes.stale(&target, error);
                 Ok(())
             }
             Err(error) => {

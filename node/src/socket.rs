@@ -71,8 +71,10 @@ fn listen(path: &Path) -> io::Result<(UnixListener, u64)> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    // Made under another name and renamed: nobody finds it before it has its permissions.
-    let new = path.with_extension("new");
+    // Made under another name and renamed: nobody finds it before it has its permissions. With a dot, or the kubelet
+    // would take it for a plugin of its own.
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+    let new = path.with_file_name(format!(".{name}.new"));
     for old in [&new, &path.to_path_buf()] {
         match std::fs::symlink_metadata(old) {
             Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),

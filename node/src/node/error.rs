@@ -71,9 +71,21 @@ impl NodeError {
     }
 }
 
+impl NodeError {
+    /// What people who own the pod may read: nothing of the plugin's files, nor of how the operator is reached. The log
+    /// has all of it.
+    pub(super) fn told(&self) -> String {
+        match self {
+            Self::Fetch(FetchError::Client(error)) => format!("{self}: {error}"),
+            Self::Fetch(_) => format!("{self}: the node plugin cannot; its log says why"),
+            _ => report::chain(self),
+        }
+    }
+}
+
 impl From<NodeError> for Status {
     /// The kubelet shows the message in an Event of the pod.
     fn from(error: NodeError) -> Self {
-        Self::new(error.code(), report::chain(&error))
+        Self::new(error.code(), error.told())
     }
 }

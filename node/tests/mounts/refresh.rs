@@ -72,7 +72,7 @@ async fn a_refresh_that_fails_is_no_error_and_leaves_the_last_good_files() {
         Says::Files { digest: "d2".to_owned(), files: files.to_vec(), keep: vec![] }
     };
     for (says, word) in [
-        (Says::Away, "no route to the operator"),
+        (Says::Away, "the operator is not available"),
         (Says::Refused(Reason::NotFound), "NotFound"),
         (Says::Refused(Reason::NotAllowed), "NotAllowed"),
         (Says::Refused(Reason::NotRecorded), "NotRecorded"),
