@@ -18,6 +18,13 @@ pub struct Registrar {
     pub registered: Gate,
 }
 
+/// File name of the socket that a kubelet registers by. The `@` is needed.
+///
+/// The kubelet puts the socket's path, percent-encoded, where HTTP/2 has the authority. h2 takes percent signs in an
+/// authority only before an `@`, and would reset every call otherwise (kubernetes#109081). What is after it counts as
+/// the host.
+pub const SOCKET: &str = "csi.sealedenv.dev@reg.sock";
+
 /// The versions of CSI that are spoken, as the kubelet wants them.
 const VERSIONS: [&str; 1] = ["1.0.0"];
 
@@ -45,5 +52,28 @@ impl Registration for Registrar {
             tracing::error!(error = status.error, "the kubelet did not register the driver");
         }
         Ok(Response::new(RegistrationStatusResponse::default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the kubelet's gRPC encodes an authority: all but what RFC 3986 lets stand in one.
+    fn encoded(path: &str) -> String {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.~!$&'()*+,;=:[]@".contains(c);
+        path.chars()
+            .map(|c| if plain(c) { c.to_string() } else { format!("%{:02X}", u32::from(c)) })
+            .collect()
+    }
+
+    #[test]
+    fn what_a_kubelet_sends_as_the_authority_is_one() {
+        let authority = |name: &str| encoded(&format!("/var/lib/kubelet/plugins_registry/{name}"));
+        assert!(authority(SOCKET).parse::<http::uri::Authority>().is_ok());
+        assert!(
+            authority("csi.sealedenv.dev-reg.sock").parse::<http::uri::Authority>().is_err(),
+            "not needed any more"
+        );
     }
 }

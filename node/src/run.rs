@@ -17,7 +17,7 @@ use crate::identity::About;
 use crate::metrics::{METRICS_PREFIX, Metrics, State};
 use crate::mount::{Linux, MountError};
 use crate::node::Plugin;
-use crate::registration::Registrar;
+use crate::registration::{self, Registrar};
 use crate::socket::{self, SocketError};
 use crate::source::{Operator, OperatorSettings};
 use crate::target::Layout;
@@ -117,7 +117,7 @@ async fn run(args: Args) -> Result<(), RunError> {
     let driver = Routes::new(IdentityServer::new(About)).add_service(NodeServer::new(plugin));
     let registrar = Registrar { endpoint: endpoint.clone(), registered };
     let registrar = Routes::new(RegistrationServer::new(registrar));
-    let registry = args.kubelet_root.join("plugins_registry").join(format!("{DRIVER}-reg.sock"));
+    let registry = args.kubelet_root.join("plugins_registry").join(registration::SOCKET);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "serving the kubelet");
     let served = tokio::try_join!(
         socket::serve(endpoint, driver, shutdown.clone()),

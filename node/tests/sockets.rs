@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sealedenv_node::identity::About;
-use sealedenv_node::registration::Registrar;
+use sealedenv_node::registration::{Registrar, SOCKET};
 use sealedenv_node::socket;
 use sealedenv_node::wire::csi::identity_client::IdentityClient;
 use sealedenv_node::wire::csi::identity_server::IdentityServer;
@@ -39,7 +39,7 @@ async fn the_kubelet_learns_of_the_driver_and_says_whether_it_took_it() {
     let folder = tempfile::tempdir().unwrap();
     let (readiness, shutdown) = (Readiness::new(), Shutdown::new());
     let registrar = Registrar { endpoint: "/k/csi.sock".into(), registered: readiness.gate("registration") };
-    let path = folder.path().join("made/for/it/reg.sock");
+    let path = folder.path().join("made/for/it").join(SOCKET);
     let routes = Routes::new(RegistrationServer::new(registrar));
     let serving = tokio::spawn(socket::serve(path.clone(), routes, shutdown.clone()));
     let mut kubelet = RegistrationClient::new(connect(&path).await);
