@@ -1,4 +1,4 @@
-# The image of all components: one static binary under three names, no shell, no user but 65532.
+# The image of all components: one static binary under four names, no shell, no user but 65532.
 #
 #   docker build -t sealedenv .
 #
@@ -13,6 +13,7 @@ RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
     cargo build --release --locked --target "$target" --package sealedenv-image \
  && mkdir /image \
  && cp "target/$target/release/sealedenv-image" /image/sealedenv \
+ && ln -s sealedenv /image/sealedenv-node \
  && ln -s sealedenv /image/sealedenv-operator \
  && ln -s sealedenv /image/sealedenv-webhook
 

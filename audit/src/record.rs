@@ -117,6 +117,8 @@ pub enum Action {
     KeyAccept,
     /// A sealing key is no longer accepted.
     KeyRetire,
+    /// Values were given to a pod that holds them in memory, or refused to it.
+    Deliver,
     /// A value was opened by hand.
     Open,
     /// A process began to write.
@@ -324,6 +326,7 @@ impl Action {
             Self::KeyRotate => "keyRotate",
             Self::KeyAccept => "keyAccept",
             Self::KeyRetire => "keyRetire",
+            Self::Deliver => "deliver",
             Self::Open => "open",
             Self::Start => "start",
             Self::Stop => "stop",

@@ -82,6 +82,7 @@ fn words_of_the_closed_enums_are_what_serde_writes() {
         A::KeyRotate,
         A::KeyAccept,
         A::KeyRetire,
+        A::Deliver,
         A::Open,
         A::Start,
         A::Stop,

@@ -19,8 +19,8 @@ mod sealed_env;
 mod sealing_key;
 
 pub use sealed_env::{
-    Class, DeletionPolicy, Delivery, KeyMeta, KeyState, KeyStatus, OnKeyError, SealedEnv, SealedEnvSpec,
-    SealedEnvStatus, SecretRef, SecretShape, Source,
+    Allow, Class, DeletionPolicy, Delivery, KeyMeta, KeyState, KeyStatus, OnKeyError, SealedEnv,
+    SealedEnvSpec, SealedEnvStatus, SecretRef, SecretShape, Source,
 };
 pub use sealing_key::{SealingKey, SealingKeyEntry, SealingKeySpec, SealingKeyState, SealingKeyStatus};
 

@@ -56,6 +56,23 @@ pub const MOUNT_PATH: &str = "sealedenv.dev/mount-path";
 /// Where a pod finds its files unless [`MOUNT_PATH`] says otherwise: `/run/secrets/<name>/KEY`.
 pub const DEFAULT_MOUNT_ROOT: &str = "/run/secrets";
 
+/// The CSI driver of Memory delivery.
+pub const CSI_DRIVER: &str = "csi.sealedenv.dev";
+/// In the `volumeAttributes` of an inline volume of [`CSI_DRIVER`]: the SealedEnv.
+pub const CSI_ENVIRONMENT: &str = "sealedenv";
+/// In the same: `"true"` for a folder that the pod's own ServiceAccount token can be mounted on.
+pub const CSI_TOKEN_FOLDER: &str = "serviceAccountDirectory";
+/// What the path of a projected token for the agent has behind the name of the SealedEnv.
+pub const AGENT_TOKEN_SUFFIX: &str = "/token";
+/// Label on a Secret in the operator's namespace that holds one certificate authority of the delivery API, and its key.
+pub const DELIVERY_CA: &str = "sealedenv.dev/delivery-ca";
+/// Name of such a Secret before the second it was made in.
+pub const DELIVERY_CA_SECRET: &str = "sealedenv-delivery-ca";
+/// ConfigMap in the operator's namespace with the certificates of those authorities, for clients.
+pub const DELIVERY_CA_BUNDLE: &str = "sealedenv-delivery-ca";
+/// Field of that ConfigMap.
+pub const CA_BUNDLE_FIELD: &str = "ca.crt";
+
 /// Secret types that a SealedEnv may ask for. Never one that a controller acts on: a
 /// `kubernetes.io/service-account-token` Secret, say, is filled with a token by the control plane.
 pub const SECRET_TYPES: [&str; 6] = [

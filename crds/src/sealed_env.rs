@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(feature = "cel", kube(cel))]
 #[x_kube(validation = Rule::new("(has(self.data) && size(self.data) > 0) || (has(self.public) && size(self.public) > 0)").message("a SealedEnv needs at least one key in data or public"))]
 #[x_kube(validation = Rule::new("!has(self.meta) || !has(self.public) || self.meta.all(k, !(k in self.public) || !has(self.meta[k].class) || self.meta[k].class != 'secret')").message("a key of class secret must not stand in public: seal it and put it in data"))]
+#[x_kube(validation = Rule::new("!has(self.allow) || self.delivery == 'Memory'").message("allow is for delivery Memory: a Secret can be read by whoever may read Secrets"))]
 #[serde(rename_all = "camelCase")]
 pub struct SealedEnvSpec {
     /// Sealed values by key, each a text that starts with "sealed:v1:". Make one with "sealedenv value seal" or a whole manifest with "sealedenv manifest". Anything else is refused, so that a plain value cannot be stored here by mistake. A key that stands in data and in public is taken from data.
@@ -46,9 +47,13 @@ pub struct SealedEnvSpec {
     #[schemars(extend("maxProperties" = 2048))]
     pub meta: BTreeMap<String, KeyMeta>,
 
-    /// How the values reach pods. Secret: the operator writes a Kubernetes Secret.
+    /// How the values reach pods. Secret: the operator writes a Kubernetes Secret. Memory: no Secret is written; a pod that names this object in its spec gets files in memory, and no value ever stands in etcd.
     #[serde(default)]
     pub delivery: Delivery,
+
+    /// Who may receive the values in Memory delivery. Any pod of the namespace when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Allow>,
 
     /// The shape of the Secret that is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,6 +110,17 @@ pub enum Delivery {
     /// A Kubernetes Secret is written; pods mount it from tmpfs.
     #[default]
     Secret,
+    /// Nothing is written; pods get files in memory from the node plugin or the agent.
+    Memory,
+}
+
+/// Who may receive the values in Memory delivery.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Allow {
+    /// Names of ServiceAccounts of the namespace. Pods of others are refused.
+    #[schemars(length(min = 1, max = 256))]
+    pub service_accounts: Vec<String>,
 }
 
 /// The shape of the Secret that is written.
@@ -258,11 +274,11 @@ pub enum Source {
 /// What was done with a key.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
-    /// The Secret holds the value of the spec.
+    /// The Secret holds the value of the spec; in Memory delivery, pods can have it.
     Ready,
     /// The value cannot be opened; the Secret still holds the last good one.
     KeptLast,
-    /// The value cannot be opened; the Secret does not hold the key.
+    /// The value cannot be opened; the Secret does not hold the key. In Memory delivery, pods that have its last good value keep it unless the policy says Omit.
     Missing,
     /// The value could be delivered but nothing was written, because of another key or of the object as a whole.
     NotWritten,

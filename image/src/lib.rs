@@ -1,9 +1,9 @@
 //! All components in one program, as the image holds them: the name that it is called by says which one runs.
 //!
-//! Client, TLS, runtime and formats are in the image once and not three times, and one link makes it. Nothing else is
+//! Client, TLS, runtime and formats are in the image once and not four times, and one link makes it. Nothing else is
 //! shared: a process is one component from its first line on, with the rights of its own ServiceAccount, and what
 //! another component could do is dead code in it. The components still know nothing of each other; only this crate
-//! knows all three, and nothing depends on it.
+//! knows all four, and nothing depends on it.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -14,6 +14,7 @@ use std::process::ExitCode;
 enum Component {
     Operator,
     Webhook,
+    Node,
     Cli,
 }
 
@@ -23,6 +24,7 @@ impl Component {
         match program.and_then(|path| Path::new(path).file_name()).and_then(OsStr::to_str) {
             Some("sealedenv-operator") => Self::Operator,
             Some("sealedenv-webhook") => Self::Webhook,
+            Some("sealedenv-node") => Self::Node,
             _ => Self::Cli,
         }
     }
@@ -33,6 +35,7 @@ pub fn main() -> ExitCode {
     match Component::called(std::env::args_os().next().as_deref()) {
         Component::Operator => sealedenv_operator::main(),
         Component::Webhook => sealedenv_webhook::main(),
+        Component::Node => sealedenv_node::main(),
         Component::Cli => sealedenv_cli::main(),
     }
 }
@@ -46,6 +49,7 @@ mod tests {
         let called = |name: &str| Component::called(Some(OsStr::new(name)));
         assert_eq!(called("/sealedenv-operator"), Component::Operator);
         assert_eq!(called("sealedenv-webhook"), Component::Webhook);
+        assert_eq!(called("/sealedenv-node"), Component::Node);
         for name in
             ["/sealedenv", "kubectl-sealedenv", "sealedenv-operator2", "/sealedenv-operator/x", "/", ""]
         {

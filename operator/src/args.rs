@@ -44,6 +44,18 @@ pub struct Args {
     #[arg(long, env = "SEALEDENV_HTTP_LISTEN", default_value = "0.0.0.0:8080")]
     pub http_listen: SocketAddr,
 
+    /// Where Memory delivery is served to node plugins and agents. Not at all when absent.
+    #[arg(long, env = "SEALEDENV_DELIVERY_LISTEN", value_name = "ADDRESS:PORT")]
+    pub delivery_listen: Option<SocketAddr>,
+
+    /// Name of the Service by which node plugins and agents reach it: it stands in the certificate.
+    #[arg(long, env = "SEALEDENV_DELIVERY_SERVICE", default_value = "sealedenv-delivery")]
+    pub delivery_service: String,
+
+    /// Name of the node plugin's ServiceAccount, in the operator's namespace. Nobody else is taken for a node plugin.
+    #[arg(long, env = "SEALEDENV_NODE_SERVICE_ACCOUNT", default_value = "sealedenv-node")]
+    pub node_service_account: String,
+
     /// How many SealedEnvs have series of their own in /metrics; those that are not ready come first. 0 for none.
     #[arg(long, env = "SEALEDENV_OBJECT_SERIES", default_value_t = 1000)]
     pub object_series: usize,

@@ -29,6 +29,9 @@ const ANSWER: Duration = Duration::from_secs(30);
 const BUSY_AGAIN: u32 = 5;
 const BUSY_WAIT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
 
+/// Where tokens are reviewed. See [`is_question`].
+const TOKEN_REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
+
 /// Requests that may wait for a connection.
 const QUEUE: usize = 1024;
 
@@ -53,7 +56,7 @@ struct NoAnswer;
 
 /// The clients of this process.
 pub struct Clients {
-    /// Reads at any time, writes only while this replica leads.
+    /// Reads, and reviews tokens, at any time; writes only while this replica leads.
     pub work: Client,
     /// For the Lease: no fence, no repetition, a connection of its own that no other work delays.
     pub election: Client,
@@ -136,7 +139,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if matches!(*request.method(), Method::GET | Method::HEAD) {
+        if matches!(*request.method(), Method::GET | Method::HEAD) || is_question(&request) {
             let bounded = !is_watch(&request);
             let answer = self.inner.call(request).map(|a| a.map_err(Into::into));
             return if bounded { in_time(answer).boxed() } else { answer.boxed() };
@@ -149,6 +152,11 @@ where
             Err(error) => futures::future::ready(Err(error.into())).boxed(),
         }
     }
+}
+
+/// A question in the form of a POST: it changes nothing, and standbys ask it too.
+fn is_question(request: &Request<Body>) -> bool {
+    *request.method() == Method::POST && request.uri().path() == TOKEN_REVIEWS
 }
 
 fn is_watch(request: &Request<Body>) -> bool {
@@ -204,6 +212,14 @@ mod tests {
         assert_eq!(*sent.method(), Method::GET, "the first that came through");
         answer.send_response(Response::new(Body::empty()));
         read.await.unwrap().unwrap();
+        // A review of a token changes nothing, though it is a POST.
+        let mut review = request(Method::POST);
+        *review.uri_mut() = http::Uri::from_static(TOKEN_REVIEWS);
+        std::future::poll_fn(|cx| fence.poll_ready(cx)).await.unwrap();
+        let review = tokio::spawn(fence.call(review));
+        let (_, answer) = handle.next_request().await.unwrap();
+        answer.send_response(Response::new(Body::empty()));
+        review.await.unwrap().unwrap();
 
         // A leader's write whose answer comes when its time is over: nobody can rely on it.
         leadership.lead_until(Tick::after(Duration::from_secs(10)));

@@ -4,6 +4,7 @@
 //! - [`opened`] and [`digest`] prepare their input, also purely.
 //! - [`reconcile`](mod@reconcile) looks, asks `plan`, records, writes and tells; `apply` does the writes.
 //! - [`controller`] turns watches into a queue of objects; [`known`] and [`secrets`] are what it remembers.
+//! - [`delivery`] gives values to pods that hold them in memory, on leader and standbys alike.
 //! - [`leader`] decides which replica works; [`client`] lets no write pass without that.
 //! - [`metrics`] counts; [`queue`] and [`objects`] are what it looks at when it is asked.
 //! - [`run`](mod@run) wires it all to flags, signals and servers.
@@ -15,6 +16,7 @@ pub mod backoff;
 pub mod client;
 pub mod clock;
 pub mod controller;
+pub mod delivery;
 mod departed;
 pub mod digest;
 pub mod keys;

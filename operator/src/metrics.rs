@@ -297,6 +297,7 @@ mod tests {
         let build = Build { version: "0.0.0".into(), component: crate::ACTOR.into() };
         let mut registry = registry(METRICS_PREFIX, &build);
         let metrics = Metrics::register(&mut registry);
+        crate::delivery::metrics::Deliveries::register(&mut registry).took(0.007);
         let api = ApiMetrics::register(&mut registry);
         metrics.ended(Outcome::Ready, Duration::from_millis(7));
         metrics.unopened.get_or_create(&Fault { reason: "NoIdentity" }).inc();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use kube::api::Api;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource as _};
-use sealedenv_crds::{OnKeyError, SealedEnv, SealedEnvSpec, SealedEnvStatus, condition};
+use sealedenv_crds::{Delivery, OnKeyError, SealedEnv, SealedEnvSpec, SealedEnvStatus, condition};
 use sealedenv_runtime::report::chain;
 use sealedenv_seal::OpenPolicy;
 
@@ -295,6 +295,10 @@ fn observe(ctx: &Context, subject: &Subject<'_>, ring: &str) -> Observed {
 /// Whether the decision needs what stands in the Secret.
 fn needs_content(subject: &Subject<'_>, observed: &Observed, opened: &Opened) -> bool {
     let Some(seen) = &observed.secret else { return false };
+    // It goes or stays, whatever stands in it.
+    if subject.spec.delivery == Delivery::Memory {
+        return false;
+    }
     let written = subject.status.secret.as_ref();
     let as_written = written.is_some_and(|w| w.resource_version.as_deref() == Some(&seen.resource_version));
     let keeps =

@@ -21,6 +21,8 @@ use crate::args::Args;
 use crate::client::{self, ConnectError};
 use crate::clock::Clock;
 use crate::controller::{self, Extent};
+use crate::delivery::metrics::Deliveries;
+use crate::delivery::serve::{self as delivery, ServeError};
 use crate::digest::DigestKey;
 use crate::keys::decide::Start;
 use crate::keys::store::{Keys, KeysError};
@@ -75,6 +77,9 @@ pub enum RunError {
     /// Keys could not be loaded.
     #[error("loading the sealing keys")]
     Keys(#[from] KeysError),
+    /// Memory delivery cannot be served.
+    #[error("serving Memory delivery")]
+    Delivery(#[from] ServeError),
     /// Health and metrics cannot be served.
     #[error("serving health and metrics on {address}")]
     Admin {
@@ -94,6 +99,7 @@ impl RunError {
                 "give --audit-file or --audit-stdout, or accept the loss with --audit-failure-policy=open",
             ),
             Self::Admin { .. } => Some("choose another address with --http-listen"),
+            Self::Delivery(_) => Some("choose another address with --delivery-listen"),
             Self::Log(_) | Self::Signals(_) | Self::Audit(_) | Self::Random(_) => None,
         }
     }
@@ -107,6 +113,7 @@ impl RunError {
             | Self::Audit(_)
             | Self::Keys(_)
             | Self::Random(_)
+            | Self::Delivery(_)
             | Self::Admin { .. } => ExitCode::FAILURE,
         }
     }
@@ -145,9 +152,11 @@ async fn run(args: Args) -> Result<(), RunError> {
     let mut registry = registry::registry(METRICS_PREFIX, &build);
     let metrics = Metrics::register(&mut registry);
     metrics.objects.limit(args.object_series);
+    let deliveries = Deliveries::register(&mut registry);
     let api = ApiMetrics::register(&mut registry);
     let readiness = Readiness::new();
     let (keys_gate, sync_gate) = (readiness.gate("keys"), readiness.gate("sync"));
+    let delivery_gate = args.delivery_listen.is_some().then(|| readiness.gate("delivery"));
     let admin = tokio::spawn(admin::serve(args.http_listen, readiness, Arc::new(registry), shutdown.clone()));
 
     let steady = Steady::system();
@@ -194,6 +203,8 @@ async fn run(args: Args) -> Result<(), RunError> {
         shutdown,
         keys_gate,
         sync_gate,
+        deliveries,
+        delivery_gate,
     };
     let served = replica.serve(start, admin).await;
     if let Some(election) = election {
@@ -217,6 +228,8 @@ struct Replica {
     shutdown: Shutdown,
     keys_gate: Gate,
     sync_gate: Gate,
+    deliveries: Deliveries,
+    delivery_gate: Option<Gate>,
 }
 
 impl Replica {
@@ -249,11 +262,23 @@ impl Replica {
             notices: self.notices,
             metrics: self.metrics,
             failures: crate::backoff::Failures::default(),
-            repairs: crate::repairs::Repairs::new(self.steady),
+            repairs: crate::repairs::Repairs::new(self.steady.clone()),
         });
+        let delivery = match (self.args.delivery_listen, self.delivery_gate) {
+            (Some(listen), Some(ready)) => {
+                let Args { delivery_service, namespace, node_service_account, .. } = &self.args;
+                let settings =
+                    delivery::Settings::new(listen, delivery_service, namespace, node_service_account);
+                let (ctx, extents) = (Arc::clone(&context), self.extents.clone());
+                let (steady, deliveries, shutdown) = (self.steady, self.deliveries, self.shutdown.clone());
+                delivery::start(settings, ctx, extents, steady, deliveries, ready, shutdown).await?
+            }
+            _ => Vec::new(),
+        };
         let mut tasks =
             start_controllers(self.extents, self.args.workers, &context, &self.shutdown, self.sync_gate);
         tasks.push(tokio::spawn(follow(self.keys, self.shutdown.clone())));
+        tasks.extend(delivery);
 
         let ended = tokio::select! {
             ended = &mut admin => match ended {

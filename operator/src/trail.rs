@@ -2,7 +2,8 @@
 //!
 //! A record counts when [`Trail::record`] has returned `Ok`; until then nothing it speaks of may be released (I5).
 //! The log itself gathers what many workers wait for into one flush. What a replica records of its work needs
-//! leadership, up to the moment of writing: one that was paused and replaced adds no line afterwards.
+//! leadership, up to the moment of writing: one that was paused and replaced adds no line afterwards. Deliveries to pods
+//! are everybody's, leader or not; each replica has them on its own trail.
 
 use std::sync::Arc;
 
@@ -28,6 +29,9 @@ pub enum NotRecorded {
     /// It is for another replica to do, and to record.
     #[error("recording on the audit trail")]
     NotLeading(#[source] NotLeading),
+    /// It took too long: what was looked at may not be so any more.
+    #[error("recording on the audit trail: it came too late")]
+    Late,
     /// The runtime is shutting down.
     #[error("recording on the audit trail: the operator is shutting down")]
     Cancelled,
@@ -54,6 +58,22 @@ impl Trail {
     /// When no sink took them.
     pub async fn record_own(&self, records: Vec<Record>) -> Result<(), NotRecorded> {
         self.write(records, || true).await
+    }
+
+    /// The same for what a replica gives to pods: standbys do so too, each on its own trail. `still` is looked at when
+    /// the record's turn has come; a process that was stopped meanwhile releases nothing on what it saw before.
+    ///
+    /// # Errors
+    /// When no sink took them. [`NotRecorded::NotLeading`] cannot happen; what is no longer so is [`NotRecorded::Late`].
+    pub async fn record_delivery(
+        &self,
+        records: Vec<Record>,
+        still: impl Fn() -> bool + Send + 'static,
+    ) -> Result<(), NotRecorded> {
+        match self.write(records, still).await {
+            Err(NotRecorded::NotLeading(_)) => Err(NotRecorded::Late),
+            answer => answer,
+        }
     }
 
     async fn write(

@@ -1,19 +1,20 @@
 //! Certificates made in memory, and reading when a certificate is valid.
 //!
-//! Keys that are made here are ECDSA P-256 and never leave the process: there is no way to get one out of [`Authority`]
-//! or [`Leaf`]. Everything is back-dated by [`BACKDATE`], so that a peer whose clock is a little behind accepts it.
+//! Keys that are made here are ECDSA P-256. That of a [`Leaf`] never leaves the process; that of an [`Authority`] does only
+//! where somebody asks for it by name, to keep the authority for longer than a process ([`Authority::key_pem`]). Everything is back-dated by [`BACKDATE`], so that a peer whose clock is a little behind accepts it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    IsCa, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PublicKeyData as _,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::FromDer;
+use zeroize::Zeroizing;
 
 /// How far before `now` a certificate becomes valid.
 pub const BACKDATE: Duration = Duration::from_mins(5);
@@ -58,7 +59,8 @@ impl Validity {
 
 /// A certificate authority with its key.
 pub struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
     validity: Validity,
 }
 
@@ -79,8 +81,31 @@ impl Authority {
         let mut params = params(name, &[], validity)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let issuer = CertifiedIssuer::self_signed(params, key_pair()?).map_err(MakeError::Certificate)?;
-        Ok(Self { issuer, validity })
+        let key = key_pair()?;
+        let certificate = params.self_signed(&key).map_err(MakeError::Certificate)?.der().clone();
+        Ok(Self { issuer: Issuer::new(params, key), certificate, validity })
+    }
+
+    /// One that was kept: its certificate and its key, as [`Authority::pem`] and [`Authority::key_pem`] gave them.
+    ///
+    /// # Errors
+    /// One of them is none, or they do not belong together.
+    pub fn restore(certificate: &str, key: &str) -> Result<Self, ReadError> {
+        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|_| ReadError)?;
+        let validity = facts(&certificate)?.validity;
+        let key = KeyPair::from_pem(key).map_err(|_| ReadError)?;
+        let (_, read) =
+            x509_parser::certificate::X509Certificate::from_der(&certificate).map_err(|_| ReadError)?;
+        if read.public_key().raw != key.subject_public_key_info() {
+            return Err(ReadError);
+        }
+        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|_| ReadError)?;
+        Ok(Self { issuer, certificate, validity })
+    }
+
+    /// The key, PEM. Wiped when dropped; who stores it decides who can be taken for the server.
+    pub fn key_pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.issuer.key().serialize_pem())
     }
 
     /// Signs a server certificate for the DNS names and addresses `names`, with a key of its own.
@@ -97,18 +122,18 @@ impl Authority {
         let leaf = params.signed_by(&key, &self.issuer).map_err(MakeError::Certificate)?;
         let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialized_der()));
         let signer = rustls::crypto::ring::sign::any_ecdsa_type(&der).map_err(MakeError::Serve)?;
-        let chain = vec![leaf.der().clone(), self.issuer.der().clone()];
+        let chain = vec![leaf.der().clone(), self.certificate.clone()];
         Ok(Leaf { key: Arc::new(CertifiedKey::new(chain, signer)), validity })
     }
 
     /// The authority's certificate, PEM.
     pub fn pem(&self) -> String {
-        self.issuer.pem()
+        to_pem(&self.certificate)
     }
 
     /// The authority's certificate, DER.
     pub fn der(&self) -> &CertificateDer<'static> {
-        self.issuer.der()
+        &self.certificate
     }
 
     /// When the authority's certificate is valid.
@@ -241,6 +266,30 @@ mod tests {
         let read = facts(&leaf.certified_key().cert[0]).unwrap();
         assert_eq!(read.validity, leaf.validity());
         assert_eq!(read.common_name, "a.example");
+    }
+
+    #[test]
+    fn an_authority_that_was_kept_goes_on_signing() {
+        let made = Authority::generate("some CA", now(), DAY).unwrap();
+        let kept = Authority::restore(&made.pem(), &made.key_pem()).unwrap();
+        assert_eq!((kept.der(), kept.validity()), (made.der(), made.validity()));
+        let leaf = kept.issue(&["a.example".to_owned()], now(), DAY).unwrap();
+        let leaf = leaf.certified_key();
+        let (_, read) = x509_parser::certificate::X509Certificate::from_der(&leaf.cert[0]).unwrap();
+        let (_, authority) = x509_parser::certificate::X509Certificate::from_der(made.der()).unwrap();
+        assert_eq!(read.issuer(), authority.subject());
+        let other = Authority::generate("some CA", now(), DAY).unwrap();
+        for (certificate, key) in [
+            (made.pem(), other.key_pem().to_string()),
+            (made.pem(), String::new()),
+            (String::new(), made.key_pem().to_string()),
+            (
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".into(),
+                made.key_pem().to_string(),
+            ),
+        ] {
+            assert!(Authority::restore(&certificate, &key).is_err());
+        }
     }
 
     #[test]

@@ -31,11 +31,19 @@ impl Certificates {
     /// # Errors
     /// Never with the built-in provider; the error is rustls's.
     pub fn server_config(&self) -> Result<Arc<ServerConfig>, rustls::Error> {
+        self.server_config_for(b"http/1.1")
+    }
+
+    /// The same for another protocol, by its ALPN name.
+    ///
+    /// # Errors
+    /// As [`Certificates::server_config`].
+    pub fn server_config_for(&self, protocol: &[u8]) -> Result<Arc<ServerConfig>, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(crypto::provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(self.clone()));
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         Ok(Arc::new(config))
     }
 }

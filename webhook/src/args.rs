@@ -76,12 +76,15 @@ pub struct Args {
 pub enum DefaultDelivery {
     /// A volume of the Secret that the operator writes.
     Secret,
+    /// A volume of the node plugin.
+    Csi,
 }
 
 impl From<DefaultDelivery> for Delivery {
     fn from(flag: DefaultDelivery) -> Self {
         match flag {
             DefaultDelivery::Secret => Self::Secret,
+            DefaultDelivery::Csi => Self::Csi,
         }
     }
 }

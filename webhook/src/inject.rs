@@ -20,6 +20,8 @@
 //!   which containers mount the volume. There is no write bit, for the volume cannot be written.
 //! * *`optional: false`.* When the Secret does not exist yet, kubelet keeps the pod waiting with the event
 //!   `FailedMount … secret "x" not found` and goes on by itself once it does.
+//! * *A volume of the node plugin* is read-only in the volume itself as well. Where it is mounted at `/run/secrets`, it is
+//!   told to make the folder that the ServiceAccount token is mounted on: a real one, in the tmpfs.
 //! * *Volume names* come from the SealedEnv's name alone, never from the pod's, which may not exist yet.
 
 mod ask;
@@ -34,7 +36,8 @@ use std::collections::BTreeMap;
 
 use json_patch::{AddOperation, Patch, PatchOperation, jsonptr::PointerBuf};
 use k8s_openapi::api::core::v1::{
-    Container, EnvFromSource, Pod, PodSpec, SecretEnvSource, SecretVolumeSource, Volume, VolumeMount,
+    CSIVolumeSource, Container, EnvFromSource, Pod, PodSpec, SecretEnvSource, SecretVolumeSource, Volume,
+    VolumeMount,
 };
 use sealedenv_crds::names;
 use serde_json::Value;
@@ -55,6 +58,8 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 pub enum Delivery {
     /// A volume of the Secret that the operator writes.
     Secret,
+    /// A volume of the node plugin: files in memory, without a Secret.
+    Csi,
 }
 
 /// What is known of a SealedEnv without asking anybody.
@@ -126,6 +131,24 @@ pub enum Denied {
         /// What was asked for.
         asked: String,
     },
+    /// The SealedEnv is delivered in another way than the pod asks for.
+    #[error("SealedEnv {environment} is delivered by {has}, and the pod asks for {asked}")]
+    DeliveryMismatch {
+        /// Name of the SealedEnv.
+        environment: String,
+        /// Its own `delivery`.
+        has: &'static str,
+        /// What was asked for.
+        asked: &'static str,
+    },
+    /// Environment variables of values for which there is no Secret.
+    #[error(
+        "SealedEnv {environment} has no Secret, and so cannot become environment variables in this version"
+    )]
+    NoVariables {
+        /// Name of the SealedEnv.
+        environment: String,
+    },
     /// The mount would cover the folder of the ServiceAccount token.
     #[error(
         "a read-only mount at {path} would keep the ServiceAccount token from being mounted, and the pod from starting"
@@ -145,12 +168,12 @@ pub enum Denied {
         why: String,
     },
     /// The pod has a volume of the name that we use, with other content.
-    #[error("the pod has a volume {volume} already, and it is not the Secret {secret}")]
+    #[error("the pod has a volume {volume} already, and it is not {content}")]
     VolumeConflict {
         /// Name of the volume.
         volume: String,
-        /// Name of the Secret that it should hold.
-        secret: String,
+        /// What it should be.
+        content: String,
     },
     /// A pod without a spec.
     #[error("the pod has no spec")]
@@ -164,6 +187,8 @@ impl Denied {
             Self::InvalidAnnotation { .. } => "InvalidAnnotation",
             Self::UnknownContainer { .. } => "UnknownContainer",
             Self::DeliveryUnavailable { .. } => "DeliveryUnavailable",
+            Self::DeliveryMismatch { .. } => "DeliveryMismatch",
+            Self::NoVariables { .. } => "NoVariables",
             Self::CoversToken { .. } => "CoversToken",
             Self::PathConflict { .. } => "PathConflict",
             Self::VolumeConflict { .. } => "VolumeConflict",
@@ -179,7 +204,7 @@ impl Denied {
                     "give the names of SealedEnvs of the pod's namespace, for example checkout,payments"
                 }
                 names::CONTAINERS => "give names of containers or init containers, for example app,migrate",
-                names::DELIVERY => "leave the annotation out, or set it to secret",
+                names::DELIVERY => "leave the annotation out, or set it to secret or csi",
                 names::MOUNT_PATH => {
                     "give a folder of its own, for example /app/secrets, or leave the annotation out"
                 }
@@ -189,7 +214,13 @@ impl Denied {
                 "name containers or init containers of this pod; ephemeral containers never get values"
             }
             Self::DeliveryUnavailable { .. } => {
-                "this version delivers through Kubernetes Secrets: leave the annotation out, or set it to secret"
+                "this version delivers through Kubernetes Secrets and through its node plugin: leave the annotation out, or set it to secret or csi"
+            }
+            Self::DeliveryMismatch { .. } => {
+                "leave the annotation sealedenv.dev/delivery out, or change spec.delivery of the SealedEnv"
+            }
+            Self::NoVariables { .. } => {
+                "read the files instead and leave sealedenv.dev/env out, or give the SealedEnv delivery Secret"
             }
             Self::CoversToken { .. } => {
                 "mount elsewhere, or set automountServiceAccountToken: false in the pod's spec if it needs no token"
@@ -206,8 +237,17 @@ impl Denied {
 /// What one SealedEnv adds to a pod.
 struct Wanted {
     volume: String,
-    secret: String,
+    source: Source,
     path: MountPath,
+}
+
+/// Where the files come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Source {
+    /// The Secret of that name.
+    Secret(String),
+    /// The node plugin, which asks for the SealedEnv of that name.
+    Csi(String),
 }
 
 /// Works out what a pod that is being created gets. See the module for what it guarantees.
@@ -249,7 +289,12 @@ pub fn inject(pod: &Pod, request: &Request<'_>) -> Result<Outcome, Denied> {
         }
         append(&mut patch, &at("volumeMounts"), container.volume_mounts.is_some(), mounts);
         if ask.variables {
-            let sources = wanted.iter().filter(|wanted| !has_variables(container, wanted)).map(variables);
+            let secrets = wanted.iter().filter_map(|wanted| match &wanted.source {
+                Source::Secret(secret) => Some(secret),
+                // Refused before.
+                Source::Csi(_) => None,
+            });
+            let sources = secrets.filter(|secret| !has_variables(container, secret)).map(|s| variables(s));
             append(&mut patch, &at("envFrom"), container.env_from.is_some(), sources);
         }
     }
@@ -291,51 +336,71 @@ fn wanted(ask: &Ask, request: &Request<'_>, outcome: &mut Outcome) -> Result<Vec
     let mut all = Vec::new();
     for name in &ask.environments {
         let sighting = request.environments.find(request.namespace, name);
-        match delivery(ask, &sighting, request.default_delivery)? {
-            Delivery::Secret => {}
+        let delivery = delivery(ask, name, &sighting, request.default_delivery)?;
+        if sighting == Sighting::Absent {
+            outcome.absent.push(name.clone());
+            outcome.warnings.push(waiting(request.namespace, name));
         }
-        let secret = match sighting {
-            Sighting::Present { secret_name: Some(secret), .. } => secret,
-            Sighting::Present { .. } | Sighting::Unknown => name.clone(),
-            Sighting::Absent => {
-                outcome.absent.push(name.clone());
-                outcome.warnings.push(waiting(request.namespace, name));
-                name.clone()
+        let source = match (delivery, sighting) {
+            (Delivery::Secret, Sighting::Present { secret_name: Some(secret), .. }) => Source::Secret(secret),
+            (Delivery::Secret, _) => Source::Secret(name.clone()),
+            (Delivery::Csi, _) if ask.variables => {
+                return Err(Denied::NoVariables { environment: quoted(name) });
             }
+            (Delivery::Csi, _) => Source::Csi(name.clone()),
         };
         let path = match &ask.mount_path {
             Some(path) if single => path.clone(),
             Some(path) => path.join(name),
             None => MountPath::under_default_root(name),
         };
-        all.push(Wanted { volume: volume_name(name), secret, path });
+        all.push(Wanted { volume: volume_name(name), source, path });
     }
     Ok(all)
 }
 
-/// What the SealedEnv allows, by the annotation, or else by the cluster's default.
-fn delivery(ask: &Ask, sighting: &Sighting, default: Delivery) -> Result<Delivery, Denied> {
-    match sighting {
-        // Of a SealedEnv that is delivered otherwise there is no Secret, and the pod would wait for ever.
-        Sighting::Present { delivery, .. } if !matches!(delivery.as_str(), "" | "Secret") => {
-            Err(Denied::DeliveryUnavailable { asked: quoted(delivery) })
-        }
-        _ => Ok(ask.delivery.unwrap_or(default)),
+/// The delivery of the SealedEnv, if it is known; or else the annotation's, or the cluster's default.
+fn delivery(ask: &Ask, name: &str, sighting: &Sighting, default: Delivery) -> Result<Delivery, Denied> {
+    let has = match sighting {
+        Sighting::Present { delivery, .. } => match delivery.as_str() {
+            "" | "Secret" => Some(Delivery::Secret),
+            "Memory" => Some(Delivery::Csi),
+            other => return Err(Denied::DeliveryUnavailable { asked: quoted(other) }),
+        },
+        Sighting::Absent | Sighting::Unknown => None,
+    };
+    match (has, ask.delivery) {
+        // The pod would wait for ever: for a Secret that nobody writes, or for a node plugin that is given nothing.
+        (Some(has), Some(asked)) if has != asked => Err(Denied::DeliveryMismatch {
+            environment: quoted(name),
+            has: if has == Delivery::Secret { "Secret" } else { "Memory" },
+            asked: if asked == Delivery::Secret { "secret" } else { "csi" },
+        }),
+        (Some(has), _) => Ok(has),
+        (None, asked) => Ok(asked.unwrap_or(default)),
     }
 }
 
 fn waiting(namespace: &str, name: &str) -> String {
     format!(
-        "SealedEnv {namespace}/{name} does not exist: the pod will wait, with the event FailedMount, until its Secret does"
+        "SealedEnv {namespace}/{name} does not exist: the pod will wait, with the event FailedMount, until its values are there"
     )
 }
 
 fn leaves_the_token_alone(wanted: &Wanted) -> Result<(), Denied> {
     let ours = canonical(wanted.path.as_str());
-    if same_or_within(path::TOKEN, &ours) || same_or_within(&ours, path::TOKEN) {
+    let covers = same_or_within(path::TOKEN, &ours) || same_or_within(&ours, path::TOKEN);
+    if covers && !wanted.has_token_folder() {
         return Err(Denied::CoversToken { path: wanted.path.as_str().to_owned() });
     }
     Ok(())
+}
+
+impl Wanted {
+    /// Whether the volume has a folder for the ServiceAccount token to be mounted on.
+    fn has_token_folder(&self) -> bool {
+        matches!(self.source, Source::Csi(_)) && canonical(self.path.as_str()) == names::DEFAULT_MOUNT_ROOT
+    }
 }
 
 /// `sealedenv-<name>`, or with a hash where the name is too long or has dots: a volume's name is a DNS label.
@@ -357,38 +422,64 @@ fn absent_volumes<'a>(spec: &PodSpec, wanted: &'a [Wanted]) -> Result<Vec<&'a Wa
     for wanted in wanted {
         match spec.volumes.iter().flatten().find(|volume| volume.name == wanted.volume) {
             None => absent.push(wanted),
-            Some(volume) if holds_secret(volume, &wanted.secret) => {}
+            Some(volume) if holds(volume, wanted) => {}
             Some(_) => {
-                return Err(Denied::VolumeConflict {
-                    volume: wanted.volume.clone(),
-                    secret: quoted(&wanted.secret),
-                });
+                let content = match &wanted.source {
+                    Source::Secret(secret) => format!("the Secret {}", quoted(secret)),
+                    Source::Csi(environment) => {
+                        format!("the node plugin's of SealedEnv {}", quoted(environment))
+                    }
+                };
+                return Err(Denied::VolumeConflict { volume: wanted.volume.clone(), content });
             }
         }
     }
     Ok(absent)
 }
 
-/// Whether a volume is the whole Secret and waits for it.
-fn holds_secret(volume: &Volume, secret: &str) -> bool {
-    volume.secret.as_ref().is_some_and(|source| {
-        source.secret_name.as_deref() == Some(secret)
-            && source.optional != Some(true)
-            && source.items.as_ref().is_none_or(Vec::is_empty)
-    })
+/// Whether a volume is what is wanted.
+fn holds(volume: &Volume, wanted: &Wanted) -> bool {
+    match &wanted.source {
+        // The whole Secret, and waiting for it.
+        Source::Secret(secret) => volume.secret.as_ref().is_some_and(|source| {
+            source.secret_name.as_ref() == Some(secret)
+                && source.optional != Some(true)
+                && source.items.as_ref().is_none_or(Vec::is_empty)
+        }),
+        Source::Csi(environment) => volume.csi.as_ref().is_some_and(|source| {
+            let attribute = |name: &str| source.volume_attributes.as_ref()?.get(name).map(String::as_str);
+            source.driver == names::CSI_DRIVER
+                && attribute(names::CSI_ENVIRONMENT) == Some(environment)
+                && (!wanted.has_token_folder() || attribute(names::CSI_TOKEN_FOLDER) == Some("true"))
+        }),
+    }
 }
 
 fn volume(wanted: &Wanted) -> Volume {
-    Volume {
-        name: wanted.volume.clone(),
-        secret: Some(SecretVolumeSource {
-            secret_name: Some(wanted.secret.clone()),
-            default_mode: Some(MODE),
-            optional: Some(false),
-            items: None,
-        }),
-        ..Volume::default()
+    let mut volume = Volume { name: wanted.volume.clone(), ..Volume::default() };
+    match &wanted.source {
+        Source::Secret(secret) => {
+            volume.secret = Some(SecretVolumeSource {
+                secret_name: Some(secret.clone()),
+                default_mode: Some(MODE),
+                optional: Some(false),
+                items: None,
+            });
+        }
+        Source::Csi(environment) => {
+            let mut attributes = BTreeMap::from([(names::CSI_ENVIRONMENT.to_owned(), environment.clone())]);
+            if wanted.has_token_folder() {
+                attributes.insert(names::CSI_TOKEN_FOLDER.to_owned(), "true".to_owned());
+            }
+            volume.csi = Some(CSIVolumeSource {
+                driver: names::CSI_DRIVER.to_owned(),
+                read_only: Some(true),
+                volume_attributes: Some(attributes),
+                ..CSIVolumeSource::default()
+            });
+        }
     }
+    volume
 }
 
 fn mount(wanted: &Wanted) -> VolumeMount {
@@ -400,20 +491,18 @@ fn mount(wanted: &Wanted) -> VolumeMount {
     }
 }
 
-fn variables(wanted: &Wanted) -> EnvFromSource {
+fn variables(secret: &str) -> EnvFromSource {
     EnvFromSource {
-        secret_ref: Some(SecretEnvSource { name: wanted.secret.clone(), optional: Some(false) }),
+        secret_ref: Some(SecretEnvSource { name: secret.to_owned(), optional: Some(false) }),
         ..EnvFromSource::default()
     }
 }
 
-fn has_variables(container: &Container, wanted: &Wanted) -> bool {
+fn has_variables(container: &Container, secret: &str) -> bool {
     container.env_from.iter().flatten().any(|source| {
         source.prefix.as_deref().unwrap_or_default().is_empty()
-            && source
-                .secret_ref
-                .as_ref()
-                .is_some_and(|secret| secret.name == wanted.secret && secret.optional != Some(true))
+            && (source.secret_ref.as_ref())
+                .is_some_and(|theirs| theirs.name == secret && theirs.optional != Some(true))
     })
 }
 

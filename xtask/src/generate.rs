@@ -25,9 +25,19 @@ pub struct Args {
 pub fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
     let mut drifted = Vec::new();
     // In this order: a later step reads what an earlier one wrote.
-    for step in
-        [crds, chart_crds, goldens, cli_pages, dependencies_page, env_statuses, key_statuses, argocd_cm]
-    {
+    for step in [
+        protos,
+        csi_proto,
+        registration_proto,
+        crds,
+        chart_crds,
+        goldens,
+        cli_pages,
+        dependencies_page,
+        env_statuses,
+        key_statuses,
+        argocd_cm,
+    ] {
         let made = step(checkout)?;
         for (path, why) in made.differences()? {
             let shown = path.strip_prefix(checkout.root()).unwrap_or(&path).display().to_string();
@@ -92,6 +102,37 @@ impl Made {
             None => std::fs::remove_file(path).with_context(|| format!("removing {}", path.display())),
         }
     }
+}
+
+/// `delivery/src/wire`, from the .proto.
+fn protos(checkout: &Checkout) -> anyhow::Result<Made> {
+    proto(checkout, "delivery/proto", "sealedenv/delivery/v1/delivery.proto", "delivery/src/wire")
+}
+
+/// CSI, for the node plugin.
+fn csi_proto(checkout: &Checkout) -> anyhow::Result<Made> {
+    proto(checkout, "node/proto", "csi.proto", "node/src/wire/csi")
+}
+
+/// The kubelet's plugin registration, for the node plugin.
+fn registration_proto(checkout: &Checkout) -> anyhow::Result<Made> {
+    proto(checkout, "node/proto", "pluginregistration.proto", "node/src/wire/registration")
+}
+
+/// The Rust of a .proto file below `include`, in `folder`. Written by an example of `delivery`, so that this program
+/// needs no reader of .proto files to be built.
+fn proto(checkout: &Checkout, include: &str, file: &str, folder: &str) -> anyhow::Result<Made> {
+    let written = checkout.target().join("xtask").join(folder);
+    if written.exists() {
+        std::fs::remove_dir_all(&written).with_context(|| format!("emptying {}", written.display()))?;
+    }
+    std::fs::create_dir_all(&written).with_context(|| format!("making {}", written.display()))?;
+    let mut protogen = exec::cargo(checkout.root());
+    protogen.args(["run", "--quiet", "--package", "sealedenv-delivery", "--example", "protogen", "--"]);
+    exec::run(protogen.arg(checkout.root().join(include)).arg(file).arg(&written))?;
+    let folder = checkout.root().join(folder);
+    let files = files(&written, "rs")?.into_iter().map(|(name, text)| (folder.join(name), text)).collect();
+    Ok(Made { folder, ending: "rs", files, owns_folder: true })
 }
 
 /// `crds/generated`, from the types.
@@ -212,10 +253,14 @@ fn argocd_cm(checkout: &Checkout) -> anyhow::Result<Made> {
 }
 
 fn yaml_files(folder: &Path) -> anyhow::Result<Vec<(String, String)>> {
+    files(folder, "yaml")
+}
+
+fn files(folder: &Path, wanted: &str) -> anyhow::Result<Vec<(String, String)>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))? {
         let path = entry?.path();
-        if path.extension().is_some_and(|ending| ending == "yaml") {
+        if path.extension().is_some_and(|ending| ending == wanted) {
             let text =
                 std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

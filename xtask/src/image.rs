@@ -28,7 +28,7 @@ pub struct Args {
 pub const PROGRAM: &str = "sealedenv-image";
 
 /// The names that the program is called by: a file, and links to it.
-const NAMES: [&str; 3] = ["sealedenv", "sealedenv-operator", "sealedenv-webhook"];
+const NAMES: [&str; 4] = ["sealedenv", "sealedenv-node", "sealedenv-operator", "sealedenv-webhook"];
 
 /// The package that measures, built beside the others.
 const BENCH: &str = "sealedenv-bench";

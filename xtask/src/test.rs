@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use crate::{
     Checkout, chart,
     cluster::{self, ClusterInfo, Mode},
-    exec, fuzz, gitops, image,
+    exec, fuzz, gitops, host, image,
     install::{self, Release, Target},
     lint, sbom, tools,
 };
@@ -39,6 +39,8 @@ pub enum Tier {
     Unit,
     /// A C++ compiler: hostile bytes for every parser, from a fixed seed.
     Fuzz,
+    /// Root, and no cluster: the node plugin on real mounts.
+    Node,
     /// A real API server, and no pods: the tests start the programs themselves.
     Api,
     /// Real pods in a real cluster, with the chart installed.
@@ -58,6 +60,7 @@ impl Tier {
         match self {
             Self::Unit => "unit",
             Self::Fuzz => "fuzz",
+            Self::Node => "node",
             Self::Api => "api",
             Self::E2e => "e2e",
             Self::Helm => "helm",
@@ -78,7 +81,7 @@ pub fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<ExitCode> {
     if tiers.is_empty() {
         let start = Instant::now();
         results.push(Outcome::of_checks(lint::quick(checkout), start.elapsed()));
-        tiers = vec![Tier::Unit, Tier::Fuzz, Tier::Api, Tier::E2e, Tier::Helm, Tier::Faults];
+        tiers = vec![Tier::Unit, Tier::Fuzz, Tier::Node, Tier::Api, Tier::E2e, Tier::Helm, Tier::Faults];
     }
     let pods = tiers.iter().any(|tier| matches!(tier, Tier::E2e | Tier::Helm | Tier::Faults));
     let mut reserved = None;
@@ -131,6 +134,20 @@ fn run_tier(
             test.env("SEALEDENV_E2E_HELM", chart::helm()?);
             gitops::judge(checkout).context("the judge of statuses")?;
         }
+        Tier::Node => {
+            anyhow::ensure!(host::is_root(), "the tests of the node plugin mount\nhint: run them as root");
+            test.env("SEALEDENV_NODE_CSI_SANITY", tools::csi_sanity()?);
+            test.args([
+                "--package",
+                "sealedenv-node",
+                "--features",
+                "root",
+                "--test",
+                "mounts",
+                "--test",
+                "sanity",
+            ]);
+        }
         Tier::Api | Tier::E2e | Tier::Helm | Tier::Faults => {
             prepare(checkout, tier, pods, &mut test)?;
             test.args(["--package", "sealedenv-e2e", "--features", "cluster", "--test", tier.name()]);
@@ -138,7 +155,7 @@ fn run_tier(
     }
     test.arg("--").args(&args.only);
     match tier {
-        Tier::Unit | Tier::Fuzz => {}
+        Tier::Unit | Tier::Fuzz | Tier::Node => {}
         Tier::Api | Tier::E2e => drop(test.arg(format!("--test-threads={}", args.threads))),
         // What one test breaks, all others would see.
         Tier::Helm | Tier::Faults => drop(test.arg("--test-threads=1")),

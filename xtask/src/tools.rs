@@ -30,6 +30,14 @@ const AGE_KEYGEN: Tool = Tool {
     ask: &["--version"],
 };
 
+/// It prints its version among others' only, so it is not looked for on the `PATH`.
+const CSI_SANITY: Tool = Tool {
+    name: "csi-sanity",
+    version: "v5.4.0",
+    package: "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity",
+    ask: &[],
+};
+
 /// The peer that the bench measures beside. Its controller prints no version and has a name that says nothing, so
 /// neither is looked for on the `PATH`.
 const SEALED_SECRETS: [Tool; 2] = [
@@ -81,6 +89,14 @@ pub fn sealed_secrets() -> anyhow::Result<SealedSecrets> {
 /// When it is not there and cannot be installed.
 pub fn helm() -> anyhow::Result<PathBuf> {
     HELM.path()
+}
+
+/// The CSI project's test of drivers.
+///
+/// # Errors
+/// When it is not there and cannot be installed.
+pub fn csi_sanity() -> anyhow::Result<PathBuf> {
+    CSI_SANITY.path()
 }
 
 /// age's reference command line, in Go: it must open what we seal.

@@ -41,6 +41,7 @@ static RENDERINGS: LazyLock<Vec<(String, Vec<Value>)>> = LazyLock::new(|| {
         "rbac.aggregateToEdit=false",
         "rbac.publishRecipients=false",
         "webhook.certManager.enabled=true,webhook.certManager.cert.issuerRef.name=ours",
+        "delivery.enabled=true,node.enabled=true",
     ];
     for chosen in 0..1_u32 << switches.len() {
         let mut arguments = vec!["--set", "metrics.service.enabled=true"];
@@ -154,6 +155,8 @@ fn a_mistyped_or_impossible_value_is_refused_by_name() {
         ("prometheusRule.renderMode=never", "renderMode"),
         ("grafanaDashboard.label=x", "label"),
         ("webhook.certManager.issuerRef.name=x", "issuerRef"),
+        ("node.enable=true", "enable"),
+        ("node.kubeletRoot=kubelet", "kubeletRoot"),
         ("webhook.certManager.cert.duration=long", "duration"),
     ] {
         let error = format!("{:#}", render(&["--set", value]).expect_err(value));
@@ -341,6 +344,112 @@ fn names_fit_however_long_the_prefix_is() {
         if object["kind"] != "CustomResourceDefinition" {
             assert!(name.starts_with(&"a".repeat(49)), "{name}");
         }
+    }
+}
+
+// --- the node plugin ---
+
+const NODE: [&str; 2] = ["--set", "delivery.enabled=true,node.enabled=true"];
+
+#[test]
+fn without_being_asked_for_there_is_no_node_plugin_and_no_driver() {
+    let all = objects(&["--set", "delivery.enabled=true"]);
+    assert!(of_kind(&all, "DaemonSet").is_empty() && of_kind(&all, "CSIDriver").is_empty());
+    let error = render(&["--set", "node.enabled=true"]).unwrap_err().to_string();
+    assert!(error.contains("delivery.enabled=true"), "{error}");
+}
+
+#[test]
+fn the_csi_driver_asks_the_kubelet_for_what_the_plugin_needs() {
+    let driver = |version: &str| {
+        let all = objects(&[&NODE[..], &["--kube-version", version]].concat());
+        of_kind(&all, "CSIDriver")[0].clone()
+    };
+    let before = driver("1.34.0");
+    assert_eq!(before["metadata"]["name"], "csi.sealedenv.dev");
+    assert_eq!(
+        before["metadata"]["labels"]["security.openshift.io/csi-ephemeral-volume-profile"],
+        "restricted"
+    );
+    let spec = json!({
+        "attachRequired": false,
+        "podInfoOnMount": true,
+        "requiresRepublish": true,
+        "fsGroupPolicy": "None",
+        "volumeLifecycleModes": ["Ephemeral"],
+        "tokenRequests": [{"audience": "sealedenv.dev", "expirationSeconds": 600}],
+    });
+    assert_eq!(before["spec"], spec);
+    assert_eq!(driver("1.35.0")["spec"]["serviceAccountTokenInSecrets"], true);
+}
+
+#[test]
+fn the_node_plugin_has_no_credential_for_the_api_server_and_sees_only_what_it_mounts() {
+    let all = objects(&NODE);
+    let daemon = of_kind(&all, "DaemonSet")[0];
+    let pod = &daemon["spec"]["template"]["spec"];
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    for place in ["hostNetwork", "hostPID", "hostIPC"] {
+        assert_eq!(pod.get(place), None, "{place}");
+    }
+    let volumes = pod["volumes"].as_array().unwrap();
+    let of_node: Vec<&str> =
+        volumes.iter().filter_map(|volume| volume["hostPath"]["path"].as_str()).collect();
+    let root = "/var/lib/kubelet";
+    let wanted =
+        ["pods", "plugins/csi.sealedenv.dev", "plugins_registry"].map(|path| format!("{root}/{path}"));
+    assert_eq!(of_node, wanted);
+    let container = &pod["containers"][0];
+    let shared: Vec<&str> = container["volumeMounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|mount| mount.get("mountPropagation").is_some())
+        .map(|mount| mount["mountPath"].as_str().unwrap())
+        .collect();
+    assert_eq!(shared, [format!("{root}/pods")], "the plugin's own mounts must not reach the node");
+    assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+    let tokens: Vec<_> =
+        volumes.iter().filter_map(|volume| volume["projected"]["sources"].as_array()).flatten().collect();
+    assert_eq!(tokens.len(), 1);
+    assert_eq!(tokens[0]["serviceAccountToken"]["audience"], "sealedenv.dev", "never the API server's");
+    assert!(volumes.iter().all(|volume| volume.get("secret").is_none()));
+    let account = pod["serviceAccountName"].as_str().unwrap();
+    assert!(!granted(&all).contains_key("ServiceAccount node"), "it is granted nothing");
+    for binding in
+        all.iter().filter(|o| matches!(o["kind"].as_str(), Some("RoleBinding" | "ClusterRoleBinding")))
+    {
+        assert!(!binding["subjects"].to_string().contains(account), "{binding}");
+    }
+}
+
+#[test]
+fn the_node_plugin_and_the_operator_are_told_of_each_other() {
+    for prefix in ["fullnameOverride=sealedenv", "fullnameOverride=other"] {
+        let all = objects(&[&NODE[..], &["--set", prefix]].concat());
+        let daemon = &of_kind(&all, "DaemonSet")[0]["spec"]["template"]["spec"];
+        let arguments = |pod: &Value| -> Vec<String> {
+            let arguments = pod["containers"][0]["args"].as_array().unwrap();
+            arguments.iter().map(|argument| argument.as_str().unwrap().to_owned()).collect()
+        };
+        let plugin = arguments(daemon);
+        let service = of_kind(&all, "Service")
+            .into_iter()
+            .find(|service| service["spec"]["ports"][0]["targetPort"] == "delivery")
+            .unwrap();
+        let [name, namespace] =
+            ["name", "namespace"].map(|field| service["metadata"][field].as_str().unwrap());
+        let endpoint =
+            format!("--operator=https://{name}.{namespace}.svc:{}", service["spec"]["ports"][0]["port"]);
+        assert!(plugin.contains(&endpoint), "{endpoint}: {plugin:?}");
+        let operator = of_kind(&all, "Deployment")
+            .into_iter()
+            .find(|deployment| deployment["metadata"]["labels"]["app.kubernetes.io/component"] == "operator")
+            .unwrap();
+        let operator = arguments(&operator["spec"]["template"]["spec"]);
+        let account = format!("--node-service-account={}", daemon["serviceAccountName"].as_str().unwrap());
+        assert!(operator.contains(&account), "{account}: {operator:?}");
+        assert!(operator.contains(&format!("--delivery-service={name}")));
     }
 }
 
@@ -607,6 +716,44 @@ fn the_components_are_told_the_names_that_the_chart_gives() {
             assert!(arguments.contains(&json!(wanted)), "{name}: {wanted} not in {arguments:?}");
         }
     }
+}
+
+#[test]
+fn memory_delivery_is_served_and_its_rights_are_given_only_when_asked_for() {
+    let asks = |rule: &Value| {
+        let resources = rule["resources"].as_array().into_iter().flatten();
+        resources.filter_map(Value::as_str).any(|r| ["tokenreviews", "pods", "configmaps"].contains(&r))
+    };
+    let rules = |all: &[Value]| -> usize {
+        let roles = all.iter().filter(|o| ["Role", "ClusterRole"].contains(&o["kind"].as_str().unwrap()));
+        roles.flat_map(|role| role["rules"].as_array().into_iter().flatten()).filter(|r| asks(r)).count()
+    };
+    let operator =
+        |all: &[Value]| of_kind(all, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0].clone();
+    let off = objects(&[]);
+    assert_eq!(rules(&off), 0);
+    assert!(!operator(&off)["args"].to_string().contains("delivery"));
+    assert_eq!(of_kind(&off, "Service").len(), 1, "the webhook's");
+
+    let on = objects(&["--set", "delivery.enabled=true"]);
+    assert_eq!(rules(&on), 4, "reviews, pods, and the bundle twice");
+    let services = of_kind(&on, "Service");
+    let service = services
+        .iter()
+        .find(|service| service["spec"]["ports"][0]["targetPort"] == "delivery")
+        .expect("a Service");
+    let operator = operator(&on);
+    let name = service["metadata"]["name"].as_str().unwrap();
+    let wanted = format!("--delivery-service={name}");
+    assert!(operator["args"].as_array().unwrap().contains(&json!(wanted)), "{wanted}");
+    let port = operator["ports"].as_array().unwrap().iter().find(|port| port["name"] == "delivery");
+    let listen = format!("--delivery-listen=0.0.0.0:{}", port.expect("a port")["containerPort"]);
+    assert!(operator["args"].as_array().unwrap().contains(&json!(listen)), "{listen}");
+    let open = of_kind(&on, "NetworkPolicy").iter().any(|policy| {
+        let rules = policy["spec"]["ingress"].as_array().unwrap();
+        rules.iter().any(|rule| rule["ports"][0]["port"] == "delivery")
+    });
+    assert!(open, "the port is closed");
 }
 
 #[test]

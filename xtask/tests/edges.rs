@@ -7,30 +7,43 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// Which of our crates each of our crates may depend on. A crate that is not listed here fails the test.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("sealedenv-seal", &[]),
     ("sealedenv-audit", &[]),
     ("sealedenv-crds", &[]),
     ("sealedenv-runtime", &[]),
-    ("sealedenv-operator", &["sealedenv-seal", "sealedenv-audit", "sealedenv-crds", "sealedenv-runtime"]),
+    ("sealedenv-delivery", &[]),
+    (
+        "sealedenv-operator",
+        &["sealedenv-seal", "sealedenv-audit", "sealedenv-crds", "sealedenv-runtime", "sealedenv-delivery"],
+    ),
     // seal for parsing only: the webhook never has a key.
     ("sealedenv-webhook", &["sealedenv-seal", "sealedenv-audit", "sealedenv-crds", "sealedenv-runtime"]),
+    // No seal, no crds: it can open nothing, and asks no API server.
+    ("sealedenv-node", &["sealedenv-delivery", "sealedenv-runtime"]),
     ("sealedenv-cli", &["sealedenv-seal", "sealedenv-audit", "sealedenv-crds"]),
     // All components in one program. Nothing depends on it, so none of them learns of another.
-    ("sealedenv-image", &["sealedenv-operator", "sealedenv-webhook", "sealedenv-cli", "sealedenv-runtime"]),
-    // Black-box tests: the built binaries, never the libraries.
-    ("sealedenv-e2e", &["sealedenv-crds"]),
+    (
+        "sealedenv-image",
+        &["sealedenv-operator", "sealedenv-webhook", "sealedenv-node", "sealedenv-cli", "sealedenv-runtime"],
+    ),
+    // Black-box tests: the built binaries, never the libraries. What the API server and the wire show is the outside.
+    ("sealedenv-e2e", &["sealedenv-crds", "sealedenv-delivery"]),
     // The same for what measures them.
     ("sealedenv-bench", &[]),
     ("xtask", &[]),
 ];
 
 /// What must not stand anywhere below a crate, in what ships.
-const FORBIDDEN: [(&str, &[&str]); 2] = [
+const FORBIDDEN: [(&str, &[&str]); 4] = [
     // The format knows no cluster, no clock, no runtime; anybody can embed it.
     ("sealedenv-seal", &["kube", "kube-client", "k8s-openapi", "tokio", "hyper", "jiff", "rustls"]),
     // The trail cannot hold a value: it does not even know the type.
     ("sealedenv-audit", &["sealedenv-seal", "age", "kube", "tokio"]),
+    // The contract opens nothing and asks no API server: what the node plugin links is no way to a key.
+    ("sealedenv-delivery", &["sealedenv-seal", "age", "kube", "k8s-openapi"]),
+    // Nor can the node plugin, which runs on every node.
+    ("sealedenv-node", &["sealedenv-seal", "age", "kube", "kube-client", "k8s-openapi"]),
 ];
 
 fn metadata() -> Metadata {

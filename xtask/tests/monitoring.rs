@@ -59,8 +59,10 @@ fn find<'m>(metrics: &'m mut Metrics, series: &str) -> Option<&'m mut (String, B
 }
 
 fn all_metrics() -> Metrics {
-    let all: Metrics =
-        ["operator", "webhook"].into_iter().flat_map(|component| metrics(&exposition(component))).collect();
+    let all: Metrics = ["operator", "webhook", "node"]
+        .into_iter()
+        .flat_map(|component| metrics(&exposition(component)))
+        .collect();
     assert!(all.len() > 30, "only {} metrics", all.len());
     all
 }
@@ -91,7 +93,7 @@ fn lint(exposition: &str) -> (bool, String) {
 
 #[test]
 fn promtool_finds_no_fault_with_any_metric() {
-    for component in ["operator", "webhook"] {
+    for component in ["operator", "webhook", "node"] {
         let (content, said) = lint(&exposition(component));
         assert!(content && said.trim().is_empty(), "{component}: {said}");
     }

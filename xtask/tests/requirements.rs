@@ -18,16 +18,18 @@ use std::{
 
 use pages::{prose, read, root, split_code};
 
-const CRATES: [&str; 9] = ["seal", "audit", "crds", "runtime", "operator", "webhook", "cli", "e2e", "xtask"];
+const CRATES: [&str; 10] =
+    ["seal", "audit", "crds", "runtime", "delivery", "operator", "webhook", "cli", "e2e", "xtask"];
 
 /// Pages whose named tests must exist.
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "docs/requirements.md",
     "docs/src/threat-model.md",
     "docs/src/reconcile.md",
     "docs/src/keys.md",
     "docs/src/architecture.md",
     "docs/src/deviations.md",
+    "docs/src/delivery.md",
     "docs/src/gitops.md",
     "docs/src/supply.md",
     "docs/src/faults.md",

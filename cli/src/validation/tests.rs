@@ -70,6 +70,9 @@ fn a_good_manifest_has_no_finding() {
     // What passes here is what the types take.
     let read: SealedEnv = serde_saphyr::from_str(&text).expect("a SealedEnv");
     assert!(read.spec.suspend);
+    let memory =
+        format!("  data: {{A: {}}}\n  delivery: Memory\n  allow: {{serviceAccounts: [x]}}\n", good("A"));
+    assert_eq!(found(&manifest(&memory)), [""; 0]);
 }
 
 #[test]
@@ -219,7 +222,11 @@ fn the_schema_and_the_rules_of_the_crd_hold() {
             format!("{a}  secret:\n    labels: {{App.Kubernetes.IO/name: x}}\n"),
             "9 error Cel: spec.secret.labels: labels of kubernetes.io, k8s.io and sealedenv.dev are reserved",
         ),
-        (format!("{a}  delivery: Memory\n"), "8 error Schema: spec.delivery must be one of Secret"),
+        (format!("{a}  delivery: Disk\n"), "8 error Schema: spec.delivery must be one of Secret, Memory"),
+        (
+            format!("{a}  allow: {{serviceAccounts: [checkout]}}\n"),
+            "5 error Cel: spec: allow is for delivery Memory: a Secret can be read by whoever may read Secrets",
+        ),
         (
             format!("{a}  onKeyError: keepLast\n"),
             "8 error Schema: spec.onKeyError must be one of KeepLast, Omit, Fail",

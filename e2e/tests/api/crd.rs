@@ -45,7 +45,10 @@ fn each_rule_refuses_what_it_is_for() -> Result<()> {
         ("public: {A: x}\nsecret: {annotations: {sealedenv.dev/adopt: 'true'}}", "reserved"),
         ("public: {A: x}\nsecret: {name: Not_A_Name}", "should match"),
         ("public: {A: x}\nonKeyError: Explode", "Unsupported value"),
-        ("public: {A: x}\ndelivery: Memory", "Unsupported value"),
+        ("public: {A: x}\ndelivery: Disk", "Unsupported value"),
+        ("public: {A: x}\nallow: {serviceAccounts: [a]}", "allow is for delivery Memory"),
+        ("public: {A: x}\ndelivery: Memory\nallow: {serviceAccounts: []}", "at least 1"),
+        ("public: {A: x}\ndelivery: Memory\nallow: {}", "Required value"),
         ("public: {A: x}\ndeletionPolicy: Maybe", "Unsupported value"),
         ("public: {A: x}\nunknown: field", "unknown"),
     ];

@@ -1,6 +1,7 @@
 //! A real API server and no pods: what the CRDs say by themselves, and programs started by the tests.
 
 mod crd;
+mod delivery;
 mod format;
 mod gitops;
 mod gone;

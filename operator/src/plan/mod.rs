@@ -5,6 +5,7 @@
 
 mod content;
 mod decide;
+pub(crate) mod memory;
 mod settled;
 mod shape;
 mod status;
@@ -16,11 +17,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sealedenv_audit::Record;
-use sealedenv_crds::{SealedEnvSpec, SealedEnvStatus};
+use sealedenv_crds::{Delivery, SealedEnvSpec, SealedEnvStatus};
 use sealedenv_seal::Plain;
 
 pub(crate) use settled::handled_input;
 pub use settled::{Handled, is_settled};
+pub(crate) use shape::problem;
 pub use shape::{DesiredSecret, Over};
 pub(crate) use status::{conditions, cut, record};
 
@@ -159,6 +161,7 @@ pub fn secret_name<'a>(subject: &Subject<'a>) -> &'a str {
 /// - A key that cannot be opened never changes another key, and never removes its own last good value unless the
 ///   policy says `Omit` (I4).
 /// - No step touches a Secret that is not this SealedEnv's, unless its owner asked for the adoption.
+/// - With `delivery: Memory` no step writes a value anywhere.
 /// - Every step is preceded by a record (I5); records and notices hold names and digests only (I1).
 ///
 /// # Assumptions
@@ -183,10 +186,20 @@ pub fn plan(
     if let Some(problem) = shape::problem(subject.spec) {
         return draft.refused(Reason::InvalidSpec, problem, None);
     }
-    match decide::decide(subject, observed, opened, digests) {
-        Ok(decision) => draft.delivered(decision),
+    let decided = match subject.spec.delivery {
+        Delivery::Secret => decide::decide(subject, observed, opened, digests).map(Decided::Secret),
+        Delivery::Memory => memory::decide(subject, observed, opened, digests).map(Decided::Memory),
+    };
+    match decided {
+        Ok(Decided::Secret(decision)) => draft.delivered(decision),
+        Ok(Decided::Memory(ready)) => draft.in_memory(ready),
         Err(refusal) => draft.refused_with(&refusal.states, refusal.reason, refusal.message, refusal.requeue),
     }
+}
+
+enum Decided {
+    Secret(decide::Decision),
+    Memory(memory::Ready),
 }
 
 /// The status when a plan could not be carried out, for now: all else stays, so that work goes on where it stopped.

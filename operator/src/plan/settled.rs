@@ -1,9 +1,9 @@
 //! Whether there is nothing to do about a SealedEnv: decided without opening anything and without a request to the API.
 //! And what must be known for that, and to put its end on record.
 
-use sealedenv_crds::SealedEnvStatus;
+use sealedenv_crds::{Delivery, SealedEnvStatus};
 
-use super::{Observed, Ownership, Subject, secret_name, status};
+use super::{Observed, Ownership, Subject, memory, secret_name, status};
 
 /// What a status says has been done. A tenth of the status: this is kept of every object, and the status only of those
 /// that are being worked on.
@@ -129,6 +129,10 @@ pub fn is_settled(handled: &Handled, subject: &Subject<'_>, observed: &Observed)
     }
     if subject.spec.suspend {
         return true;
+    }
+    if subject.spec.delivery == Delivery::Memory {
+        return handled.secret.is_none()
+            && observed.secret.as_ref().is_none_or(|seen| !memory::is_left_over(subject, seen));
     }
     match (&handled.secret, &observed.secret) {
         (Some(written), Some(seen)) => {

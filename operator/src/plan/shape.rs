@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use sealedenv_crds::{Class, DeletionPolicy, SealedEnvSpec, SecretRef, names};
+use sealedenv_crds::{Class, DeletionPolicy, Delivery, SealedEnvSpec, SecretRef, names};
 use sealedenv_seal::Plain;
 
 use super::{LiveSecret, SecretFacts, Subject};
@@ -68,6 +68,9 @@ pub(crate) fn problem(spec: &SealedEnvSpec) -> Option<String> {
                 return Some(format!("{what} {key} is reserved and cannot be put on the Secret"));
             }
         }
+    }
+    if spec.allow.is_some() && spec.delivery != Delivery::Memory {
+        return Some("allow is for delivery Memory: a Secret can be read by whoever may read Secrets".into());
     }
     let secret_in_plain = spec
         .meta

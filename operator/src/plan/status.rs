@@ -7,11 +7,12 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sealedenv_audit::{Action as AuditAction, Actor, ActorKind, KeyedDigest, ObjectRef, Outcome, Record};
 use sealedenv_crds::condition::{self, Status, Wanted};
-use sealedenv_crds::{KeyState, KeyStatus, SealedEnvStatus};
+use sealedenv_crds::{KeyState, KeyStatus, OnKeyError, SealedEnvStatus};
 
 use super::content::{States, describe};
 use super::decide::Decision;
-use super::{Notice, Plan, Subject, handled_input};
+use super::memory::Ready;
+use super::{Notice, Plan, Step, Subject, handled_input};
 use crate::opened::Opened;
 use crate::reason::Reason;
 
@@ -149,6 +150,49 @@ impl<'a> Draft<'a> {
         status.digest = Some(digest);
         status.secret = Some(secret);
         Plan { status, steps, records, notices, requeue: None, repairs }
+    }
+
+    /// Pods can have the values; no Secret is written, and one from before goes.
+    pub(crate) fn in_memory(self, ready: Ready) -> Plan {
+        let old = self.subject.status;
+        let Ready { states, digest, steps } = ready;
+        let faults = describe(states.faults());
+        let reason = if faults.is_empty() { Reason::Delivered } else { Reason::KeysNotOpened };
+        let news = self.is_news(reason, &states);
+        let same = old.digest.as_deref() == Some(digest.as_str());
+
+        let mut status = old.clone();
+        status.keys = self.keys(&states, same);
+        status.keys_ready = Some(tally(&status.keys));
+        let summary = format!("{} keys can be delivered to pods; no Secret is written", tally(&status.keys));
+        let message = match self.subject.spec.on_key_error {
+            _ if faults.is_empty() => summary,
+            OnKeyError::KeepLast => {
+                format!("{summary}; not opened, and kept by pods that have them: {faults}")
+            }
+            OnKeyError::Omit | OnKeyError::Fail => format!("{summary}; not opened: {faults}"),
+        };
+        self.stamp(&mut status, conditions(reason, message.clone()));
+        let mut plan = Plan { steps, ..Plan::nothing(SealedEnvStatus::default()) };
+        for step in &plan.steps {
+            if let Step::Delete { name, .. } = step {
+                let before = old.digest.as_deref().and_then(|d| d.parse::<KeyedDigest>().ok());
+                let record = self.record(AuditAction::Delete, Outcome::Ok).digests(before, None);
+                let detail = format!("Secret {name}, since delivery is Memory");
+                plan.records.push(record.reason("DeliveredInMemory").detail(detail));
+            }
+        }
+        if news && !faults.is_empty() {
+            plan.records.push(self.refusal(reason, &states, &faults));
+        }
+        let worth_telling = if faults.is_empty() { !same } else { news };
+        if worth_telling {
+            plan.notices.push(Notice { warning: !faults.is_empty(), reason, message });
+        }
+        status.digest = Some(digest);
+        status.secret = None;
+        plan.status = status;
+        plan
     }
 
     /// Whether somebody wants something that was not handled yet: another spec, or another look.

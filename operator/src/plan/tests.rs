@@ -5,7 +5,8 @@ use super::*;
 use crate::opened::{KeyFault, OpenedKey};
 use sealedenv_audit::{Action as AuditAction, Outcome};
 use sealedenv_crds::{
-    Class, DeletionPolicy, KeyMeta, KeyState, OnKeyError, SecretRef, SecretShape, Source, condition, names,
+    Class, DeletionPolicy, Delivery, KeyMeta, KeyState, OnKeyError, SecretRef, SecretShape, Source,
+    condition, names,
 };
 use sealedenv_seal::Plain;
 
@@ -573,4 +574,113 @@ fn the_written_secret_is_named_in_the_status() {
         immutable: false,
     };
     assert_eq!(plan.status.secret, Some(wanted));
+}
+
+/// With delivery Memory, and no Secret of ours left.
+fn in_memory() -> World {
+    World {
+        spec: SealedEnvSpec { delivery: Delivery::Memory, ..SealedEnvSpec::default() },
+        ..World::default()
+    }
+}
+
+fn applies(plan: &Plan) -> bool {
+    plan.steps.iter().any(|step| matches!(step, Step::Apply(_)))
+}
+
+#[test]
+fn in_memory_no_secret_is_ever_written() {
+    let mut world = in_memory();
+    for secret in [None, Some(ours("10")), Some(foreign(true, &[("A", "x")])), Some(ours_with("10", &[]))] {
+        for policy in [OnKeyError::KeepLast, OnKeyError::Omit, OnKeyError::Fail] {
+            world.spec.on_key_error = policy;
+            let plan = world.plan(secret_again(secret.as_ref()));
+            assert!(!applies(&plan));
+            assert_eq!(plan.status.secret, None);
+        }
+    }
+}
+
+fn secret_again(secret: Option<&SecretFacts>) -> Option<SecretFacts> {
+    let secret = secret?;
+    Some(SecretFacts {
+        live: None,
+        uid: secret.uid.clone(),
+        ownership: secret.ownership.clone(),
+        ..ours("10")
+    })
+}
+
+#[test]
+fn in_memory_is_ready_when_the_keys_open_and_then_settled() {
+    let mut world = in_memory();
+    let plan = world.plan(None);
+    assert_eq!(ready(&plan), ("True", "Delivered"));
+    assert!(plan.steps.is_empty() && plan.records.is_empty(), "nothing was released");
+    assert_eq!(plan.status.keys_ready.as_deref(), Some("2/2"));
+    assert!(plan.status.digest.is_some());
+    assert_eq!(plan.notices.len(), 1);
+    world.status = plan.status;
+    assert!(world.settled(None));
+    let again = world.plan(None);
+    assert_eq!(again.status, world.status);
+    assert!(again.notices.is_empty());
+    assert!(!world.settled(Some(ours("10"))), "a Secret of ours that stands there has to go");
+    assert!(world.settled(Some(foreign(true, &[]))), "somebody else's is none of our business");
+}
+
+#[test]
+fn a_secret_from_before_goes_when_delivery_becomes_memory() {
+    let mut world = World::delivered();
+    world.spec.delivery = Delivery::Memory;
+    (world.generation, world.input) = (2, "input2");
+    let plan = world.plan(Some(ours("10")));
+    let [Step::Delete { name, uid }] = &plan.steps[..] else { panic!("one deletion") };
+    assert_eq!((name.as_str(), uid.as_str()), ("checkout", "secret-uid"));
+    assert_eq!(plan.records.len(), 1);
+    assert_eq!((plan.records[0].action, plan.records[0].outcome), (AuditAction::Delete, Outcome::Ok));
+    assert_eq!(ready(&plan), ("True", "Delivered"));
+    assert_eq!(plan.status.secret, None);
+
+    // Under Retain it is left to its user, and the operator is done with it.
+    world.spec.deletion_policy = DeletionPolicy::Retain;
+    let plan = world.plan(Some(ours("10")));
+    assert!(plan.steps.is_empty());
+    world.status = plan.status;
+    assert!(world.settled(Some(ours("10"))));
+}
+
+#[test]
+fn a_former_secret_of_another_name_goes_as_well() {
+    let mut world = World::delivered();
+    world.spec.delivery = Delivery::Memory;
+    world.spec.secret = Some(SecretShape { name: Some("new".into()), ..SecretShape::default() });
+    let observed = Observed { secret: None, former: Some(ours("10")), ring: world.ring.into() };
+    let plan = world.plan_seeing(observed);
+    assert!(matches!(&plan.steps[..], [Step::Delete { name, .. }] if name == "checkout"));
+}
+
+#[test]
+fn in_memory_a_bad_key_is_told_and_the_others_are_ready() {
+    let mut world = in_memory();
+    world.values = vec![("A", Ok("a")), ("B", Err("ScopeMismatch"))];
+    let plan = world.plan(None);
+    assert_eq!(ready(&plan), ("False", "KeysNotOpened"));
+    assert_eq!(plan.status.keys_ready.as_deref(), Some("1/2"));
+    assert_eq!(plan.status.keys[1].state, KeyState::Missing);
+    assert_eq!(plan.records.len(), 1, "the refusal");
+    assert!(plan.notices[0].warning);
+    world.spec.on_key_error = OnKeyError::Fail;
+    let plan = world.plan(None);
+    assert_eq!(ready(&plan), ("False", "KeysNotOpened"));
+    assert_eq!(plan.status.keys[0].state, KeyState::NotWritten);
+}
+
+#[test]
+fn allow_is_refused_where_it_would_not_hold() {
+    let mut world = World::default();
+    world.spec.allow = Some(sealedenv_crds::Allow { service_accounts: vec!["checkout".into()] });
+    assert_eq!(ready(&world.plan(None)), ("False", "InvalidSpec"));
+    world.spec.delivery = Delivery::Memory;
+    assert_eq!(ready(&world.plan(None)), ("True", "Delivered"));
 }

@@ -82,7 +82,8 @@ pub(super) fn unknown(annotations: &BTreeMap<String, String>) -> impl Iterator<I
 fn delivery(text: &str) -> Result<Delivery, Denied> {
     match text {
         "secret" => Ok(Delivery::Secret),
-        "csi" | "agent" => Err(Denied::DeliveryUnavailable { asked: text.to_owned() }),
+        "csi" => Ok(Delivery::Csi),
+        "agent" => Err(Denied::DeliveryUnavailable { asked: text.to_owned() }),
         other => {
             Err(invalid(names::DELIVERY, format!("must be secret, csi or agent, not {}", quoted(other))))
         }
@@ -169,7 +170,6 @@ mod tests {
             ("containers", "a,"),
             ("delivery", ""),
             ("delivery", "Secret"),
-            ("delivery", "csi"),
             ("delivery", "agent"),
             ("env", ""),
             ("env", "True"),

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, VolumeMount};
 
-use super::path::{canonical, same_or_within};
+use super::path::{TOKEN, canonical, same_or_within};
 use super::{Denied, Wanted};
 use crate::text::quoted;
 
@@ -43,6 +43,8 @@ pub(super) fn check(
                 return deny(format!("the volume {volume} is mounted there"));
             }
             verdict = Verdict::Present;
+        } else if wanted.has_token_folder() && theirs == TOKEN {
+            // The token is mounted on the folder that the volume has for it.
         } else if same_or_within(&theirs, &ours) {
             return deny(format!(
                 "the volume {volume} is mounted below it, at {}",
@@ -74,7 +76,7 @@ fn is_ours(mount: &VolumeMount, wanted: &Wanted) -> bool {
 }
 
 /// Whether nothing can be made in a mounted folder. Kubelet mounts volumes of the first four kinds read-only always, and
-/// those that we add are of the first.
+/// those that we add are as good as that.
 fn is_read_only(spec: &PodSpec, mount: &VolumeMount, all: &[Wanted]) -> bool {
     let read_only_volume =
         spec.volumes.iter().flatten().find(|volume| volume.name == mount.name).is_some_and(|volume| {

@@ -17,6 +17,7 @@ impl Environments for Cluster {
             ("shop", "checkout") => present(None, "Secret"),
             ("shop", "billing") => present(Some("billing-v2"), ""),
             ("shop", "memory") => present(None, "Memory"),
+            ("shop", "future") => present(None, "Telepathy"),
             ("shop", "unknown") => Sighting::Unknown,
             ("shop", _) => Sighting::Absent,
             _ => panic!("asked for namespace {namespace}"),
@@ -301,18 +302,113 @@ fn a_missing_sealed_env_is_a_warning_and_one_not_seen_yet_is_not() {
 
 #[test]
 fn deliveries_that_do_not_exist_yet_are_refused() {
-    for delivery in ["csi", "agent"] {
-        let (reason, message) = denied(&asking(&[("delivery", delivery)]));
-        assert_eq!(reason, "DeliveryUnavailable");
-        assert_eq!(message, format!("delivery {delivery} is not available in this version"));
-    }
-    for annotations in [
-        json!({"sealedenv.dev/inject": "memory"}),
-        json!({"sealedenv.dev/inject": "memory", "sealedenv.dev/delivery": "secret"}),
-    ] {
-        assert_eq!(denied(&pod(&annotations)).0, "DeliveryUnavailable");
-    }
+    let (reason, message) = denied(&asking(&[("delivery", "agent")]));
+    assert_eq!(reason, "DeliveryUnavailable");
+    assert_eq!(message, "delivery agent is not available in this version");
+    assert_eq!(denied(&pod(&json!({"sealedenv.dev/inject": "future"}))).0, "DeliveryUnavailable");
     patched(&asking(&[("delivery", "secret")]));
+}
+
+#[test]
+fn a_sealed_env_in_memory_comes_from_the_node_plugin() {
+    for delivery in [None, Some("csi")] {
+        let mut annotations = json!({"sealedenv.dev/inject": "memory"});
+        if let Some(delivery) = delivery {
+            annotations["sealedenv.dev/delivery"] = json!(delivery);
+        }
+        let patched = patched(&pod(&annotations));
+        assert_eq!(
+            patched["spec"]["volumes"][1],
+            json!({
+                "name": "sealedenv-memory",
+                "csi": {
+                    "driver": "csi.sealedenv.dev",
+                    "readOnly": true,
+                    "volumeAttributes": {"sealedenv": "memory"}
+                }
+            })
+        );
+        let mount = json!({"name": "sealedenv-memory", "mountPath": "/run/secrets/memory", "readOnly": true});
+        assert_eq!(patched["spec"]["containers"][0]["volumeMounts"][1], mount);
+    }
+    let both = patched(&pod(&json!({"sealedenv.dev/inject": "memory,checkout"})));
+    assert_eq!(both["spec"]["volumes"][2]["secret"]["secretName"], "checkout");
+}
+
+#[test]
+fn one_that_is_not_known_yet_comes_as_the_annotation_says() {
+    for name in ["later", "unknown"] {
+        let annotations = json!({"sealedenv.dev/inject": name, "sealedenv.dev/delivery": "csi"});
+        let patched = patched(&pod(&annotations));
+        assert_eq!(patched["spec"]["volumes"][1]["csi"]["volumeAttributes"], json!({"sealedenv": name}));
+    }
+}
+
+#[test]
+fn a_delivery_that_the_sealed_env_does_not_have_is_refused() {
+    for (name, delivery) in [("checkout", "csi"), ("billing", "csi"), ("memory", "secret")] {
+        let annotations = json!({"sealedenv.dev/inject": name, "sealedenv.dev/delivery": delivery});
+        let (reason, message) = denied(&pod(&annotations));
+        assert_eq!(reason, "DeliveryMismatch");
+        assert!(message.contains(name) && message.contains(delivery), "{message}");
+    }
+}
+
+#[test]
+fn what_has_no_secret_becomes_no_variables() {
+    let annotations = json!({"sealedenv.dev/inject": "checkout,memory", "sealedenv.dev/env": "true"});
+    assert_eq!(denied(&pod(&annotations)).0, "NoVariables");
+}
+
+#[test]
+fn a_flat_mount_in_memory_leaves_a_place_for_the_token() {
+    for path in ["/run/secrets", "/var/run/secrets/"] {
+        let annotations = json!({"sealedenv.dev/inject": "memory", "sealedenv.dev/mount-path": path});
+        let patched = patched(&pod(&annotations));
+        assert_eq!(
+            patched["spec"]["volumes"][1]["csi"]["volumeAttributes"],
+            json!({"sealedenv": "memory", "serviceAccountDirectory": "true"})
+        );
+    }
+    for path in ["/run/secrets/kubernetes.io", TOKEN_MOUNT, "/run/secrets/kubernetes.io/serviceaccount/x"] {
+        let annotations = json!({"sealedenv.dev/inject": "memory", "sealedenv.dev/mount-path": path});
+        assert_eq!(denied(&pod(&annotations)).0, "CoversToken", "{path}");
+    }
+    // The place is for the token alone.
+    let annotations = json!({"sealedenv.dev/inject": "memory", "sealedenv.dev/mount-path": "/run/secrets"});
+    let mut pod = pod(&annotations);
+    let other = json!({"name": "token", "mountPath": "/run/secrets/other"});
+    pod["spec"]["containers"][0]["volumeMounts"].as_array_mut().unwrap().push(other);
+    assert_eq!(denied(&pod).0, "PathConflict");
+}
+
+#[test]
+fn a_volume_of_our_name_must_be_our_node_plugins() {
+    let with = |csi: Value, path: Option<&str>| {
+        let mut annotations = json!({"sealedenv.dev/inject": "memory"});
+        if let Some(path) = path {
+            annotations["sealedenv.dev/mount-path"] = json!(path);
+        }
+        let mut pod = pod(&annotations);
+        let volume = json!({"name": "sealedenv-memory", "csi": csi});
+        pod["spec"]["volumes"].as_array_mut().unwrap().push(volume);
+        pod
+    };
+    let ours =
+        json!({"driver": "csi.sealedenv.dev", "volumeAttributes": {"sealedenv": "memory", "mode": "0400"}});
+    patched(&with(ours.clone(), None));
+    assert_eq!(
+        denied(&with(ours, Some("/run/secrets"))).0,
+        "VolumeConflict",
+        "it has no place for the token"
+    );
+    for csi in [
+        json!({"driver": "csi.example.com", "volumeAttributes": {"sealedenv": "memory"}}),
+        json!({"driver": "csi.sealedenv.dev", "volumeAttributes": {"sealedenv": "checkout"}}),
+        json!({"driver": "csi.sealedenv.dev"}),
+    ] {
+        assert_eq!(denied(&with(csi, None)).0, "VolumeConflict");
+    }
 }
 
 #[test]
@@ -389,7 +485,9 @@ fn the_page_for_users_names_every_reason_and_annotation() {
         Denied::DeliveryUnavailable { asked: text() },
         Denied::CoversToken { path: text() },
         Denied::PathConflict { container: text(), path: text(), why: text() },
-        Denied::VolumeConflict { volume: text(), secret: text() },
+        Denied::VolumeConflict { volume: text(), content: text() },
+        Denied::DeliveryMismatch { environment: text(), has: "", asked: "" },
+        Denied::NoVariables { environment: text() },
     ];
     let words = [names::INJECT, names::CONTAINERS, names::MOUNT_PATH, names::ENV, names::DELIVERY];
     for word in all.iter().map(Denied::reason).chain(words) {

@@ -1,0 +1,165 @@
+//! Client and server of this crate against each other, over TLS.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in tests they are the report of a failure")]
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sealedenv_delivery::client::{Client, FetchError, Settings, SettingsError};
+use sealedenv_delivery::server::{self, Call, Fetch, Refusal};
+use sealedenv_delivery::{
+    Answer, Content, File, FilePath, Files, MAX_CONTENT, MAX_WANTED, Outcome, Reason, Refused, Token, Wanted,
+};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
+
+/// The tokens of each call, the pod's and the node plugin's.
+type Seen = Arc<Mutex<Vec<(String, Option<String>)>>>;
+type Script = Box<dyn Fn(&Call) -> Result<Vec<Answer>, Refusal> + Send + Sync>;
+
+struct Scripted {
+    script: Script,
+    seen: Seen,
+}
+
+impl Fetch for Scripted {
+    async fn fetch(&self, call: Call) -> Result<Vec<Answer>, Refusal> {
+        let node = call.node.as_ref().map(|token| token.expose().to_owned());
+        self.seen.lock().unwrap().push((call.pod.expose().to_owned(), node));
+        (self.script)(&call)
+    }
+}
+
+struct Operator {
+    address: SocketAddr,
+    authority: String,
+    seen: Seen,
+}
+
+impl Operator {
+    async fn start(script: impl Fn(&Call) -> Result<Vec<Answer>, Refusal> + Send + Sync + 'static) -> Self {
+        let made = rcgen::generate_simple_self_signed(["operator.test".to_owned()]).unwrap();
+        let authority = made.cert.pem();
+        let identity = Identity::from_pem(&authority, made.signing_key.serialize_pem());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Seen::default();
+        let scripted = Scripted { script: Box::new(script), seen: Arc::clone(&seen) };
+        let server = Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
+        let incoming = TcpListenerStream::new(listener);
+        tokio::spawn(server.serve_with_incoming(server::service(scripted), incoming));
+        Self { address, authority, seen }
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            endpoint: format!("https://{}", self.address),
+            server_name: Some("operator.test".to_owned()),
+            authorities: self.authority.clone().into_bytes(),
+            connect_timeout: Duration::from_secs(20),
+            timeout: Duration::from_secs(20),
+        }
+    }
+
+    fn client(&self) -> Client {
+        Client::new(self.settings()).unwrap()
+    }
+}
+
+fn token(text: &str) -> Token {
+    Token::new(text.to_owned()).ok().unwrap()
+}
+
+fn wanted(name: &str) -> Wanted {
+    Wanted { name: name.to_owned(), held: None }
+}
+
+fn full(name: &str) -> Answer {
+    let path = FilePath::parse("KEY").unwrap();
+    let file = File { path, content: Content::new(vec![7; MAX_CONTENT]), mode: None };
+    let files = Files {
+        digest: "d".to_owned(),
+        files: vec![file],
+        keep: Vec::new(),
+        refresh_after: Duration::from_secs(9),
+    };
+    Answer { name: name.to_owned(), outcome: Outcome::Files(files) }
+}
+
+#[tokio::test]
+async fn the_largest_answer_arrives_and_each_token_in_its_place() {
+    let operator = Operator::start(|call| Ok(call.wanted.iter().map(|one| full(&one.name)).collect())).await;
+    let client = operator.client();
+    let asked: Vec<_> = (0..MAX_WANTED).map(|n| wanted(&format!("env-{n}"))).collect();
+    let answers = client.fetch(&token("pod.token"), Some(&token("node.token")), &asked).await.unwrap();
+    for (answer, asked) in answers.iter().zip(&asked) {
+        let Outcome::Files(files) = &answer.outcome else { panic!("no files") };
+        assert_eq!((&answer.name, files.files[0].content.len()), (&asked.name, MAX_CONTENT));
+    }
+    client.fetch(&token("pod.token"), None, &asked[..1]).await.unwrap();
+    let seen = operator.seen.lock().unwrap().clone();
+    let pod = "pod.token".to_owned();
+    assert_eq!(seen, [(pod.clone(), Some("node.token".to_owned())), (pod, None)]);
+}
+
+#[tokio::test]
+async fn each_refusal_arrives_as_what_it_is() {
+    for refusal in [Refusal::Unauthenticated, Refusal::Denied, Refusal::Unavailable] {
+        let operator = Operator::start(move |_| Err(refusal)).await;
+        let error = operator.client().fetch(&token("t"), None, &[wanted("a")]).await.err().unwrap();
+        let fits = match refusal {
+            Refusal::Unauthenticated => matches!(error, FetchError::Unauthenticated(_)),
+            Refusal::Denied => matches!(error, FetchError::Denied(_)),
+            Refusal::Unavailable => matches!(error, FetchError::Unavailable(_)),
+        };
+        assert!(fits, "{refusal:?}: {error:?}");
+        assert!(!format!("{error:?}").contains("Bearer"), "{error:?}");
+    }
+    let one = Refused { reason: Reason::NotNamed, message: "why".to_owned() };
+    let operator = Operator::start(move |_| {
+        Ok(vec![Answer { name: "a".to_owned(), outcome: Outcome::Refused(one.clone()) }])
+    })
+    .await;
+    let answers = operator.client().fetch(&token("t"), None, &[wanted("a")]).await.unwrap();
+    assert!(
+        matches!(&answers[0].outcome, Outcome::Refused(r) if r.reason == Reason::NotNamed && r.message == "why")
+    );
+}
+
+#[tokio::test]
+async fn what_breaks_the_contract_is_not_sent_and_not_believed() {
+    let operator = Operator::start(|_| Ok(vec![full("another")])).await;
+    let client = operator.client();
+    let bad = client.fetch(&token("t"), None, &[wanted("../x")]).await;
+    assert!(matches!(bad, Err(FetchError::Wanted(_))));
+    assert!(operator.seen.lock().unwrap().is_empty(), "it was sent");
+    let answer = client.fetch(&token("t"), None, &[wanted("a")]).await;
+    assert!(matches!(answer, Err(FetchError::Malformed(_))));
+}
+
+#[tokio::test]
+async fn an_operator_of_another_authority_gets_no_token() {
+    let (operator, other) =
+        (Operator::start(|_| Ok(Vec::new())).await, Operator::start(|_| Ok(Vec::new())).await);
+    for settings in [
+        Settings { authorities: other.authority.clone().into_bytes(), ..operator.settings() },
+        Settings { server_name: Some("someone.else".to_owned()), ..operator.settings() },
+    ] {
+        let answer = Client::new(settings).unwrap().fetch(&token("t"), None, &[wanted("a")]).await;
+        assert!(matches!(answer, Err(FetchError::Unavailable(_))));
+    }
+    assert!(operator.seen.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn without_tls_or_an_authority_there_is_no_client() {
+    let operator = Operator::start(|_| Ok(Vec::new())).await;
+    let plain = Settings { endpoint: format!("http://{}", operator.address), ..operator.settings() };
+    assert!(matches!(Client::new(plain), Err(SettingsError::NotHttps)));
+    for authorities in [&b""[..], b"rubbish"] {
+        let none = Settings { authorities: authorities.to_vec(), ..operator.settings() };
+        assert!(matches!(Client::new(none), Err(SettingsError::NoAuthority)));
+    }
+}

@@ -1,0 +1,383 @@
+//! Answers one call: gathers facts, climbs the ladder, opens the values, has the release recorded, and gives them.
+//!
+//! Nothing is kept from one call to the next: no review, no pod, no value. What a call saw is good for [`READS`] and the
+//! record together; a process that slept in between releases nothing.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::OptionFuture;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::Api;
+use sealedenv_audit::{Action, Actor, ActorKind, KeyedDigest, ObjectRef, Outcome as Ended, Record};
+use sealedenv_crds::{KeyState, OnKeyError, SealedEnv};
+use sealedenv_delivery::server::{Call, Fetch, Refusal};
+use sealedenv_delivery::{Answer, Content, File, FilePath, Files, Outcome, Reason, Refused, Wanted};
+use sealedenv_runtime::report::chain;
+use sealedenv_seal::OpenPolicy;
+use tokio::sync::Semaphore;
+
+use super::ladder::{Claims, Facts, Ladder, Rung, Stage};
+use super::metrics::Deliveries;
+use super::refusals::Refusals;
+use super::review::review;
+use crate::controller::Extent;
+use crate::leader::clock::{Steady, Tick};
+use crate::opened::{Opened, open_all};
+use crate::plan::{self, memory};
+use crate::reconcile::Context;
+use crate::trail::NotRecorded;
+
+/// Longest time for everything that the API server is asked in one call.
+const READS: Duration = Duration::from_secs(2);
+
+/// Longest time for a call. What the trail takes later than this is not released.
+const CALL: Duration = Duration::from_secs(8);
+
+/// When a pod should ask again.
+const REFRESH: Duration = Duration::from_mins(1);
+
+/// Calls that are worked on at the same time. Each can hold some MiB of values.
+const AT_ONCE: usize = 32;
+
+/// What answers calls.
+pub struct Desk {
+    ctx: Arc<Context>,
+    extents: Vec<Extent>,
+    plugin_user: String,
+    steady: Steady,
+    metrics: Deliveries,
+    refusals: Mutex<Refusals>,
+    places: Semaphore,
+    ladder: Ladder,
+}
+
+/// Values that wait for their record.
+struct Release {
+    files: Files,
+    keys: Vec<String>,
+    recipients: Vec<String>,
+}
+
+/// Nothing could be established.
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    #[error("reviewing a token")]
+    Review(#[source] kube::Error),
+    #[error("reading the pod")]
+    Pod(#[source] kube::Error),
+    #[error("reading the SealedEnv")]
+    Env(#[source] kube::Error),
+    #[error("the API server took longer than {} s", READS.as_secs())]
+    Time,
+}
+
+impl Desk {
+    /// For pods of those namespaces, and node plugins of that user name.
+    pub fn new(
+        ctx: Arc<Context>,
+        extents: Vec<Extent>,
+        plugin_user: String,
+        steady: Steady,
+        metrics: Deliveries,
+    ) -> Self {
+        let refusals = Mutex::new(Refusals::new(steady.now()));
+        let places = Semaphore::new(AT_ONCE);
+        Self { ctx, extents, plugin_user, steady, metrics, refusals, places, ladder: Ladder::default() }
+    }
+
+    async fn answer(&self, call: Call) -> Result<Vec<Answer>, Refusal> {
+        let Ok(_place) = self.places.acquire().await else { return Err(Refusal::Unavailable) };
+        let begun = self.steady.now();
+        let reads = tokio::time::Instant::now() + READS;
+        let mut facts = self.reviewed(&call, reads).await.map_err(|error| self.not_looked(&error))?;
+        self.climb(Stage::Caller, &facts, &call.wanted, Refusal::Unauthenticated).await?;
+        facts.pod = self.pod(&facts.claims(), reads).await.map_err(|error| self.not_looked(&error))?;
+        self.climb(Stage::Pod, &facts, &call.wanted, Refusal::Denied).await?;
+        let mut answers = Vec::with_capacity(call.wanted.len());
+        for wanted in call.wanted {
+            facts.name.clone_from(&wanted.name);
+            facts.env = None;
+            facts.recorded = false;
+            let outcome = self.one(&mut facts, &wanted, begun, reads).await;
+            answers.push(Answer { name: wanted.name, outcome });
+        }
+        Ok(answers)
+    }
+
+    async fn reviewed(&self, call: &Call, until: tokio::time::Instant) -> Result<Facts, LookError> {
+        let client = &self.ctx.client;
+        let reviews = futures::future::try_join(review(client, &call.pod), async {
+            OptionFuture::from(call.node.as_ref().map(|token| review(client, token))).await.transpose()
+        });
+        let (reviewed, plugin) = in_time(until, reviews).await?.map_err(LookError::Review)?;
+        let namespace = Claims::of(&reviewed).namespace;
+        let served = namespace.is_some_and(|namespace| self.extents.iter().any(|e| e.has(&namespace)));
+        Ok(Facts {
+            reviewed,
+            plugin,
+            plugin_user: self.plugin_user.clone(),
+            served,
+            pod: None,
+            name: String::new(),
+            env: None,
+            recorded: false,
+        })
+    }
+
+    async fn pod(&self, claims: &Claims, until: tokio::time::Instant) -> Result<Option<Pod>, LookError> {
+        let (Some(namespace), Some(name)) = (&claims.namespace, &claims.pod) else { return Ok(None) };
+        let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), namespace);
+        in_time(until, pods.get_opt(name)).await?.map_err(LookError::Pod)
+    }
+
+    /// One SealedEnv of a pod that may ask.
+    async fn one(
+        &self,
+        facts: &mut Facts,
+        wanted: &Wanted,
+        begun: Tick,
+        reads: tokio::time::Instant,
+    ) -> Outcome {
+        if let Err(rung) = self.ladder.climb(Stage::Name, facts) {
+            return self.refuse(facts, rung.name, rung.reason, told(rung)).await;
+        }
+        match self.env(facts, reads).await {
+            Ok(env) => facts.env = env,
+            Err(error) => {
+                tracing::warn!(error = chain(&error), name = facts.name, "a SealedEnv could not be read");
+                self.metrics.refused("ApiServer");
+                return refused(Reason::Unavailable, "the operator could not read it".to_owned());
+            }
+        }
+        if let Err(rung) = self.ladder.climb(Stage::Env, facts) {
+            return self.refuse(facts, rung.name, rung.reason, told(rung)).await;
+        }
+        // A ladder that lacks the rung `Found`, in a test, gets here without one.
+        let Some(env) = facts.env.clone() else { return refused(Reason::NotFound, String::new()) };
+        let ctx = Arc::clone(&self.ctx);
+        let opening = tokio::task::spawn_blocking(move || opening(&ctx, &env)).await;
+        let Ok(opened) = opening else {
+            self.metrics.refused("Opened");
+            return refused(Reason::Unavailable, "opening its values failed".to_owned());
+        };
+        let release = match opened {
+            Ok(release) => release,
+            Err((reason, message)) => {
+                let name = if reason == Reason::TooLarge { "Sized" } else { "Opened" };
+                return self.refuse(facts, name, reason, message).await;
+            }
+        };
+        if wanted.held.as_ref() == Some(&release.files.digest) {
+            self.metrics.unchanged();
+            return Outcome::Unchanged { refresh_after: REFRESH };
+        }
+        self.release(facts, wanted, release, begun).await
+    }
+
+    /// No record, no release.
+    async fn release(&self, facts: &mut Facts, wanted: &Wanted, release: Release, begun: Tick) -> Outcome {
+        let digest = |text: &str| text.parse::<KeyedDigest>().ok();
+        let record = record(facts, Ended::Ok).keys(release.keys).recipients(release.recipients);
+        let record = record.digests(wanted.held.as_deref().and_then(digest), digest(&release.files.digest));
+        let steady = self.steady.clone();
+        let still = move || steady.now() - begun < CALL;
+        let taken = self.ctx.trail.record_delivery(vec![record], still).await;
+        if let Err(error) = &taken {
+            tracing::warn!(error = chain(error), name = facts.name, "a delivery is not on record");
+        }
+        facts.recorded = taken.is_ok();
+        if let Err(rung) = self.ladder.climb(Stage::Release, facts) {
+            self.metrics.refused(rung.name);
+            return match taken {
+                Err(NotRecorded::Late) => refused(Reason::Unavailable, told(rung)),
+                _ => refused(rung.reason, told(rung)),
+            };
+        }
+        self.metrics.released();
+        Outcome::Files(release.files)
+    }
+
+    async fn env(&self, facts: &Facts, until: tokio::time::Instant) -> Result<Option<SealedEnv>, LookError> {
+        let Some(namespace) = facts.claims().namespace else { return Ok(None) };
+        let envs: Api<SealedEnv> = Api::namespaced(self.ctx.client.clone(), &namespace);
+        in_time(until, envs.get_opt(&facts.name)).await?.map_err(LookError::Env)
+    }
+
+    async fn climb(
+        &self,
+        stage: Stage,
+        facts: &Facts,
+        wanted: &[Wanted],
+        refusal: Refusal,
+    ) -> Result<(), Refusal> {
+        let Err(rung) = self.ladder.climb(stage, facts) else { return Ok(()) };
+        self.metrics.turned_away(rung.name);
+        let claims = facts.claims();
+        tracing::info!(
+            missing = rung.name,
+            namespace = claims.namespace,
+            pod = claims.pod,
+            "a call of the delivery API is refused"
+        );
+        let asked: Vec<&str> = wanted.iter().map(|one| one.name.as_str()).collect();
+        let mut record = Record::new(Action::Deliver, actor(facts), Ended::Refused)
+            .reason(rung.name)
+            .detail(format!("{}; asked for {}", describe(facts), asked.join(", ")));
+        if stage != Stage::Caller
+            && let (Some(namespace), Some(pod)) = (claims.namespace, claims.pod)
+        {
+            record = record.object(ObjectRef::new("Pod", pod).namespace(namespace).uid(claims.uid));
+        }
+        self.put_on_record(record).await;
+        Err(refusal)
+    }
+
+    /// Refuses one SealedEnv.
+    async fn refuse(&self, facts: &Facts, name: &'static str, reason: Reason, message: String) -> Outcome {
+        self.metrics.refused(name);
+        let claims = facts.claims();
+        tracing::info!(
+            missing = name,
+            namespace = claims.namespace,
+            pod = claims.pod,
+            name = facts.name,
+            "a delivery is refused"
+        );
+        self.put_on_record(record(facts, Ended::Refused).reason(name)).await;
+        refused(reason, message)
+    }
+
+    fn not_looked(&self, error: &LookError) -> Refusal {
+        tracing::warn!(error = chain(error), "a call of the delivery API cannot be answered");
+        self.metrics.turned_away("ApiServer");
+        Refusal::Unavailable
+    }
+
+    /// A refusal goes on record where that is possible, and stands without it.
+    async fn put_on_record(&self, record: Record) {
+        let now = self.steady.now();
+        let room = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).one_more(now);
+        let record = match room {
+            None => return,
+            Some(0) => record,
+            Some(omitted) => {
+                let detail = record.detail.clone().unwrap_or_default();
+                record.detail(format!("{omitted} refusals before this one are not on record; {detail}"))
+            }
+        };
+        if let Err(error) = self.ctx.trail.record_delivery(vec![record], || true).await {
+            tracing::warn!(error = chain(&error), "a refusal is not on record");
+        }
+    }
+}
+
+impl Fetch for Desk {
+    async fn fetch(&self, call: Call) -> Result<Vec<Answer>, Refusal> {
+        let begun = tokio::time::Instant::now();
+        let answer = tokio::time::timeout(CALL, self.answer(call)).await;
+        self.metrics.took(begun.elapsed().as_secs_f64());
+        answer.unwrap_or_else(|_| {
+            self.metrics.turned_away("Time");
+            Err(Refusal::Unavailable)
+        })
+    }
+}
+
+async fn in_time<T>(until: tokio::time::Instant, work: impl Future<Output = T>) -> Result<T, LookError> {
+    tokio::time::timeout_at(until, work).await.map_err(|_| LookError::Time)
+}
+
+/// Opens the values. Wiped when what comes of it is dropped.
+fn opening(ctx: &Context, env: &SealedEnv) -> Result<Release, (Reason, String)> {
+    let namespace = env.metadata.namespace.as_deref().unwrap_or_default();
+    let name = env.metadata.name.as_deref().unwrap_or_default();
+    let ring = ctx.keys.ring();
+    if let Some(problem) = plan::problem(&env.spec) {
+        return Err((Reason::NotOpened, problem));
+    }
+    let opened = open_all(namespace, name, &env.spec, &ring.keyring, OpenPolicy::default());
+    ctx.metrics.opened(&opened);
+    rendered(ctx, env.spec.on_key_error, opened)
+}
+
+fn rendered(ctx: &Context, policy: OnKeyError, opened: Opened) -> Result<Release, (Reason, String)> {
+    let mut recipients: Vec<String> =
+        opened.0.values().flat_map(|key| key.sealed_to.iter().cloned()).collect();
+    recipients.sort_unstable();
+    recipients.dedup();
+    let content = memory::fold(opened, policy).map_err(|refusal| {
+        let reason = match refusal.reason {
+            crate::reason::Reason::TooLarge => Reason::TooLarge,
+            _ => Reason::NotOpened,
+        };
+        (reason, refusal.message)
+    })?;
+    let digest = ctx.digests.of(&content.values);
+    let path = |key: &str| {
+        FilePath::parse(key).map_err(|_| (Reason::NotOpened, format!("{key} cannot be the name of a file")))
+    };
+    let missing = content.states.0.iter().filter(|(_, told)| told.state == KeyState::Missing);
+    let keep = match policy {
+        OnKeyError::KeepLast => missing.map(|(key, _)| path(key)).collect::<Result<_, _>>()?,
+        OnKeyError::Omit | OnKeyError::Fail => Vec::new(),
+    };
+    let keys = content.values.keys().cloned().collect();
+    let files = (content.values.iter())
+        .map(|(key, value)| {
+            let content = Content::new(value.expose().to_vec());
+            Ok(File { path: path(key)?, content, mode: None })
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Release { files: Files { digest, files, keep, refresh_after: REFRESH }, keys, recipients })
+}
+
+/// About one SealedEnv and the pod that asks for it.
+fn record(facts: &Facts, ended: Ended) -> Record {
+    let meta = facts.env.as_ref().map(|env| &env.metadata);
+    let object = ObjectRef::new("SealedEnv", facts.name.clone())
+        .namespace(facts.claims().namespace.unwrap_or_default())
+        .uid(meta.and_then(|meta| meta.uid.clone()))
+        .generation(meta.and_then(|meta| meta.generation));
+    Record::new(Action::Deliver, actor(facts), ended).object(object).detail(describe(facts))
+}
+
+/// Whose token it is. A name that nobody vouches for goes nowhere.
+fn actor(facts: &Facts) -> Actor {
+    let user = facts.reviewed.user.as_ref().and_then(|user| user.username.clone());
+    match user.filter(|_| facts.reviewed.authenticated == Some(true)) {
+        Some(name) => Actor::authenticated(name),
+        None => Actor::new(ActorKind::User, "unauthenticated"),
+    }
+}
+
+/// Which pod, where, and through whom. The UID comes first: what is too long for a line is cut at its end.
+fn describe(facts: &Facts) -> String {
+    let Claims { pod, uid, node, .. } = facts.claims();
+    let through = match &facts.plugin {
+        None => "the agent".to_owned(),
+        Some(plugin) => {
+            format!("the node plugin of {}", Claims::of(plugin).node.as_deref().unwrap_or("no node"))
+        }
+    };
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
+    format!("pod UID {}, {through}, pod {}, node {}", or_none(uid), or_none(pod), or_none(node))
+}
+
+fn refused(reason: Reason, message: String) -> Outcome {
+    Outcome::Refused(Refused { reason, message })
+}
+
+/// What the caller is told: it knows its own pod, and its pod names the SealedEnv. It learns no more.
+fn told(rung: &Rung) -> String {
+    let text = match rung.reason {
+        Reason::NotNamed => "the pod's spec does not name this SealedEnv",
+        Reason::NotFound => "there is no such SealedEnv in the pod's namespace",
+        Reason::NotMemory => "its delivery is not Memory",
+        Reason::NotAllowed => "its allow list does not have the pod's ServiceAccount",
+        Reason::Suspended => "it is suspended or being deleted",
+        Reason::NotRecorded => "no audit sink takes records, so nothing is released",
+        _ => "it is not available",
+    };
+    text.to_owned()
+}

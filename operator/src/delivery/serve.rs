@@ -1,0 +1,150 @@
+//! The delivery API's server: the contract over HTTP/2 and TLS, with bounds.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealedenv_delivery::server::service;
+use sealedenv_runtime::readiness::Gate;
+use sealedenv_runtime::report::chain;
+use sealedenv_runtime::shutdown::Shutdown;
+use sealedenv_runtime::tls::Certificates;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tonic::transport::Server;
+
+use super::accept::{Most, connections};
+use super::ca::Ca;
+use super::desk::Desk;
+use crate::controller::Extent;
+use crate::leader::clock::Steady;
+use crate::reconcile::Context;
+
+/// Connections: a node plugin keeps one, an agent opens one when it asks.
+const MOST: Most = Most { all: 4096, each: 256 };
+
+/// How long a connection lives at most. Then it is made anew, with the certificate and the replicas of that time.
+const AGE: Duration = Duration::from_mins(10);
+
+/// How long calls in hand may take when a connection's time is over.
+const AGE_GRACE: Duration = Duration::from_secs(10);
+
+/// Longest time for a call, should the desk not end it.
+const CALL: Duration = Duration::from_secs(10);
+
+/// How often a quiet connection is looked after, and how long its sign of life is waited for.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+
+/// Calls at the same time on one connection.
+const STREAMS: u32 = 16;
+
+/// Largest header of a call: two tokens, and what HTTP needs.
+const HEADER: u32 = 20 << 10;
+
+/// How long to go on serving after the signal to end: clients learn late that this replica goes.
+const LINGER: Duration = Duration::from_secs(3);
+
+/// Where and as whom the API is served.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The address.
+    pub listen: SocketAddr,
+    /// Names that clients may call it by.
+    pub names: Vec<String>,
+    /// The operator's namespace, where the authorities are kept.
+    pub namespace: String,
+    /// User name of the node plugin's ServiceAccount.
+    pub plugin_user: String,
+}
+
+impl Settings {
+    /// For the Service `service` of `namespace`, and the node plugin's ServiceAccount beside it.
+    pub fn new(listen: SocketAddr, service: &str, namespace: &str, plugin_account: &str) -> Self {
+        let host = format!("{service}.{namespace}.svc");
+        Self {
+            listen,
+            names: vec![format!("{host}.cluster.local"), host, format!("{service}.{namespace}")],
+            namespace: namespace.to_owned(),
+            plugin_user: format!("system:serviceaccount:{namespace}:{plugin_account}"),
+        }
+    }
+}
+
+/// Why it cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address cannot be listened on.
+    #[error("listening on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        source: io::Error,
+    },
+    /// TLS cannot be set up.
+    #[error("setting up TLS")]
+    Tls(#[source] io::Error),
+}
+
+/// Serves until shutdown, from the moment when there is a certificate; `ready` is opened then.
+///
+/// # Errors
+/// [`ServeError`], before anything is served.
+pub async fn start(
+    settings: Settings,
+    ctx: Arc<Context>,
+    extents: Vec<Extent>,
+    steady: Steady,
+    metrics: super::metrics::Deliveries,
+    ready: Gate,
+    shutdown: Shutdown,
+) -> Result<Vec<JoinHandle<()>>, ServeError> {
+    let Settings { listen, names, namespace, plugin_user } = settings;
+    let listener = TcpListener::bind(listen).await;
+    let listener = listener.map_err(|source| ServeError::Listen { address: listen, source })?;
+    let certificates = Certificates::new();
+    let tls = certificates.server_config_for(b"h2").map_err(|e| ServeError::Tls(io::Error::other(e)))?;
+    let ca = Ca {
+        client: ctx.client.clone(),
+        namespace,
+        names,
+        clock: ctx.clock.clone(),
+        leadership: ctx.leadership.clone(),
+        certificates,
+        ready,
+    };
+    let desk = Desk::new(ctx, extents, plugin_user, steady, metrics);
+    tracing::info!(address = %listen, "serving the delivery API");
+    Ok(vec![
+        tokio::spawn(ca.run(shutdown.clone())),
+        tokio::spawn(serve(listener, TlsAcceptor::from(tls), desk, shutdown)),
+    ])
+}
+
+async fn serve(listener: TcpListener, tls: TlsAcceptor, desk: Desk, shutdown: Shutdown) {
+    let ending = Shutdown::new();
+    tokio::spawn({
+        let ending = ending.clone();
+        async move {
+            shutdown.triggered().await;
+            tokio::time::sleep(LINGER).await;
+            ending.trigger();
+        }
+    });
+    let incoming = connections(listener, tls, MOST, ending.clone());
+    let served = Server::builder()
+        .timeout(CALL)
+        .max_connection_age(AGE)
+        .max_connection_age_grace(AGE_GRACE)
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .max_concurrent_streams(STREAMS)
+        .http2_max_header_list_size(HEADER)
+        .serve_with_incoming_shutdown(service(desk), incoming, async move { ending.triggered().await })
+        .await;
+    if let Err(error) = served {
+        tracing::error!(error = chain(&error), "the delivery API ended");
+    }
+}
