@@ -12,7 +12,7 @@ use crate::setting;
 /// A pod of the release.
 #[derive(Debug)]
 pub struct Pod {
-    /// `operator` or `webhook`.
+    /// `operator`, `webhook` or `node`.
     pub component: String,
     /// Its name.
     pub name: String,
@@ -98,12 +98,17 @@ pub fn pods(component: &str) -> Result<Vec<Pod>> {
 pub fn settled() -> Result<Vec<Pod>> {
     let namespace = setting::system_namespace()?;
     wait("the release to be settled", || {
-        let list = kubectl(&["-n", &namespace, "get", "deployments,pods", "-o", "json"])?;
+        let list = kubectl(&["-n", &namespace, "get", "deployments,daemonsets,pods", "-o", "json"])?;
         let list: Value = serde_json::from_str(&list)?;
         let (mut wanted, mut there) = (0, 0);
         for object in list["items"].as_array().context("a list")? {
-            if object["kind"] == "Deployment" {
-                wanted += object["spec"]["replicas"].as_u64().unwrap_or_default();
+            let pods = match object["kind"].as_str() {
+                Some("Deployment") => Some(&object["spec"]["replicas"]),
+                Some("DaemonSet") => Some(&object["status"]["desiredNumberScheduled"]),
+                _ => None,
+            };
+            if let Some(pods) = pods {
+                wanted += pods.as_u64().unwrap_or_default();
                 if object["status"]["observedGeneration"] != object["metadata"]["generation"] {
                     bail!("{} is not looked at yet", object["metadata"]["name"]);
                 }

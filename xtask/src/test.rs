@@ -217,6 +217,7 @@ fn environment(
         .env("SEALEDENV_E2E_BUSYBOX", cluster::BUSYBOX)
         .env("SEALEDENV_E2E_BUSYBOX_VARRUN", cluster::BUSYBOX_VARRUN)
         .env("SEALEDENV_E2E_HOST_ADDRESS", cluster.host_address.to_string())
+        .env("SEALEDENV_E2E_ETCD_DIR", cluster.state_dir.join("etcd"))
         .env("SEALEDENV_E2E_NAMESPACE", chart::NAMESPACE)
         .env("SEALEDENV_E2E_RELEASE", chart::RELEASE)
         .env("SEALEDENV_E2E_CHART", checkout.chart())

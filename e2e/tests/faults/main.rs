@@ -12,6 +12,7 @@ mod crowd;
 mod hostile;
 mod leader;
 mod load;
+mod memory;
 mod namespaces;
 mod operator;
 mod oracle;

@@ -1,0 +1,181 @@
+//! Memory delivery through the node plugin: a real pod on a real kubelet, without any Secret, while the operator comes
+//! and goes. Here and not among the e2e tests, because it changes the release and what its namespace admits.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use sealedenv_e2e::cluster::{Namespace, kubectl, kubectl_output, unique, wait};
+use sealedenv_e2e::process::find;
+use sealedenv_e2e::release::{self, Changed, NoOperator};
+use sealedenv_e2e::seal::Manifest;
+use sealedenv_e2e::setting;
+use serde_json::json;
+
+/// The namespace of the release admits privileged pods, until this is dropped.
+struct Privileged;
+
+impl Privileged {
+    fn new() -> Result<Self> {
+        Self::enforce("privileged")?;
+        Ok(Self)
+    }
+
+    fn enforce(level: &str) -> Result<()> {
+        let label = format!("pod-security.kubernetes.io/enforce={level}");
+        kubectl(&["label", "namespace", &setting::system_namespace()?, "--overwrite", &label]).map(drop)
+    }
+}
+
+impl Drop for Privileged {
+    fn drop(&mut self) {
+        if let Err(error) = Self::enforce("restricted") {
+            eprintln!("putting the namespace back: {error:#}");
+        }
+    }
+}
+
+/// Reads both keys of one version, again and again, and says so when they differ or one is missing.
+const READ: &str = "trap 'exit 0' TERM; while :; do (cd -P /run/secrets/checkout/..data && a=$(cat TOKEN) && \
+    b=$(cat COPY) && [ \"$a\" = \"$b\" ]) || echo BROKEN; [ -s /run/secrets/checkout/TOKEN ] || echo MISSING; done";
+
+fn pod(name: &str) -> Result<String> {
+    let pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 2000},
+            "containers": [{
+                "name": "app",
+                "image": setting::get("SEALEDENV_E2E_BUSYBOX")?,
+                "imagePullPolicy": "IfNotPresent",
+                "command": ["/bin/sh", "-c", READ],
+                "volumeMounts": [{"name": "checkout", "mountPath": "/run/secrets/checkout", "readOnly": true}],
+            }],
+            "volumes": [{
+                "name": "checkout",
+                "csi": {
+                    "driver": "csi.sealedenv.dev",
+                    "readOnly": true,
+                    "volumeAttributes": {"sealedenv": "checkout"},
+                },
+            }],
+        },
+    });
+    Ok(pod.to_string())
+}
+
+fn create(ns: &Namespace, name: &str) -> Result<()> {
+    let output = kubectl_output(&["-n", ns.name(), "create", "-f", "-"], &pod(name)?)?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+fn seal(ns: &Namespace, value: &str) -> Result<()> {
+    let manifest = Manifest::new(ns.name(), "checkout")?.spec("delivery: Memory");
+    ns.apply(&manifest.value("TOKEN", value)?.value("COPY", value)?.yaml()).map(drop)
+}
+
+fn read(ns: &Namespace, pod: &str) -> Result<String> {
+    ns.exec(pod, "app", &["cat", "/run/secrets/checkout/TOKEN"])
+}
+
+/// A kubelet republishes when it looks at a pod, and it looks when the pod's object changes.
+fn nudge(ns: &Namespace, pod: &str) -> Result<()> {
+    ns.kubectl(&["annotate", "pod", pod, "--overwrite", &format!("example.com/nudge={}", unique())]).map(drop)
+}
+
+/// The operator wants to be asked once a minute only.
+fn wait_value(ns: &Namespace, pod: &str, value: &str) -> Result<()> {
+    wait("the new value in the file", || {
+        nudge(ns, pod)?;
+        if read(ns, pod)? == value { Ok(Some(())) } else { bail!("the file holds another value") }
+    })
+}
+
+/// Every file below a folder that holds one of the needles.
+fn holding(folder: &Path, needles: &[String]) -> Result<Vec<String>> {
+    let (mut folders, mut holding, mut looked_at) = (vec![folder.to_owned()], Vec::new(), 0);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            looked_at += 1;
+            if !find(&fs::read(&path)?, needles)?.is_empty() {
+                holding.push(path.display().to_string());
+            }
+        }
+    }
+    ensure!(looked_at > 0, "nothing to look through: {}", folder.display());
+    Ok(holding)
+}
+
+fn mounts_of(uid: &str) -> Result<usize> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(mounts.lines().filter(|line| line.contains(uid) && line.contains("csi.sealedenv.dev")).count())
+}
+
+#[test]
+fn a_pod_gets_files_that_never_were_in_etcd_and_keeps_them_while_the_operator_is_away() -> Result<()> {
+    let _privileged = Privileged::new()?;
+    let _with_node_plugin = Changed::to(&["delivery.enabled=true", "node.enabled=true"])?;
+    ensure!(release::pods("node")?.iter().all(|pod| pod.ready), "the kubelet has taken the driver");
+    let ns = Namespace::new("memory")?;
+    let (first, second) = (format!("canary-{}-one", unique()), format!("canary-{}-two", unique()));
+    seal(&ns, &first)?;
+    create(&ns, "app")?;
+    ns.wait_phase("app", &["Running"])?;
+    assert_eq!(read(&ns, "app")?, first);
+
+    let mounts = ns.exec("app", "app", &["cat", "/proc/mounts"])?;
+    let mount = mounts.lines().find(|line| line.contains(" /run/secrets/checkout ")).context("a mount")?;
+    let options: Vec<&str> = mount.split(' ').nth(3).context("options")?.split(',').collect();
+    ensure!(mount.contains(" tmpfs "), "{mount}");
+    for option in ["ro", "nosuid", "nodev", "noexec", "noswap"] {
+        ensure!(options.contains(&option), "{option}: {mount}");
+    }
+    ensure!(options.iter().any(|option| option.starts_with("size=")), "{mount}");
+    let stat = ns.exec("app", "app", &["stat", "-L", "-c", "%u %g %a", "/run/secrets/checkout/TOKEN"])?;
+    assert_eq!(stat.trim(), "0 2000 440");
+    ensure!(ns.find("secret", "checkout")?.is_none(), "there is a Secret");
+
+    seal(&ns, &second)?;
+    wait_value(&ns, "app", &second)?;
+    let uid = ns.get("pod", "app")?["metadata"]["uid"].as_str().context("a UID")?.to_owned();
+    assert_eq!(mounts_of(&uid)?, 1, "however often it was published");
+
+    {
+        let _away = NoOperator::now()?;
+        nudge(&ns, "app")?;
+        create(&ns, "late")?;
+        wait("the pod to say what it waits for", || {
+            let note = ns.wait_event("late", "FailedMount")?;
+            if note.contains("asking the operator") { Ok(Some(())) } else { bail!("{note}") }
+        })?;
+        assert_eq!(read(&ns, "app")?, second, "the last good files stay");
+    }
+    ns.wait_phase("late", &["Running"])?;
+    assert_eq!(read(&ns, "late")?, second);
+
+    let app = ns.get("pod", "app")?;
+    assert_eq!(app["status"]["containerStatuses"][0]["restartCount"], 0);
+    let log = ns.kubectl(&["logs", "app"])?;
+    ensure!(!log.contains("BROKEN") && !log.contains("MISSING"), "{log}");
+
+    let needles = [first, second];
+    let etcd = setting::get("SEALEDENV_E2E_ETCD_DIR")?;
+    assert_eq!(holding(Path::new(&etcd), &needles)?, Vec::<String>::new(), "etcd holds a value");
+    let system = setting::system_namespace()?;
+    let selector = "app.kubernetes.io/name=sealedenv";
+    let log = kubectl(&["-n", &system, "logs", "-l", selector, "--tail=-1", "--prefix"])?;
+    ensure!(log.contains("published"), "{log}");
+    ensure!(find(log.as_bytes(), &needles)?.is_empty(), "a log holds a value");
+
+    ns.kubectl(&["delete", "pod", "app", "late"])?;
+    wait("the mounts to go", || Ok((mounts_of(&uid)? == 0).then_some(())))
+}
