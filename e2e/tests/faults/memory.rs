@@ -10,7 +10,7 @@ use sealedenv_e2e::process::find;
 use sealedenv_e2e::release::{self, Changed, NoOperator};
 use sealedenv_e2e::seal::Manifest;
 use sealedenv_e2e::setting;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The namespace of the release admits privileged pods, until this is dropped.
 struct Privileged;
@@ -67,8 +67,29 @@ fn pod(name: &str) -> Result<String> {
     Ok(pod.to_string())
 }
 
-fn create(ns: &Namespace, name: &str) -> Result<()> {
-    let output = kubectl_output(&["-n", ns.name(), "create", "-f", "-"], &pod(name)?)?;
+/// The embedded cluster has no DNS: the plugin finds the operator's Service in its pod's `/etc/hosts`.
+fn operator_in_hosts() -> Result<[String; 2]> {
+    let system = setting::system_namespace()?;
+    let name = format!("{}-delivery", setting::get("SEALEDENV_E2E_RELEASE")?);
+    let address = kubectl(&["-n", &system, "get", "service", &name, "-o", "jsonpath={.spec.clusterIP}"])?;
+    Ok([
+        format!("node.hostAliases[0].ip={address}"),
+        format!("node.hostAliases[0].hostnames[0]={name}.{system}.svc"),
+    ])
+}
+
+/// The same, and how people write it: the webhook adds volume and mount.
+fn annotated(name: &str) -> Result<String> {
+    let mut pod: Value = serde_json::from_str(&pod(name)?)?;
+    pod["metadata"]["annotations"] = json!({"sealedenv.dev/inject": "checkout"});
+    let spec = pod["spec"].as_object_mut().context("a spec")?;
+    spec.remove("volumes");
+    spec["containers"][0].as_object_mut().context("a container")?.remove("volumeMounts");
+    Ok(pod.to_string())
+}
+
+fn create(ns: &Namespace, pod: &str) -> Result<()> {
+    let output = kubectl_output(&["-n", ns.name(), "create", "-f", "-"], pod)?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
@@ -123,12 +144,16 @@ fn mounts_of(uid: &str) -> Result<usize> {
 #[test]
 fn a_pod_gets_files_that_never_were_in_etcd_and_keeps_them_while_the_operator_is_away() -> Result<()> {
     let _privileged = Privileged::new()?;
-    let _with_node_plugin = Changed::to(&["delivery.enabled=true", "node.enabled=true"])?;
+    let _with_delivery = Changed::to(&["delivery.enabled=true"])?;
+    let aliases = operator_in_hosts()?;
+    let mut values = vec!["delivery.enabled=true", "node.enabled=true"];
+    values.extend(aliases.iter().map(String::as_str));
+    let _with_node_plugin = Changed::to(&values)?;
     ensure!(release::pods("node")?.iter().all(|pod| pod.ready), "the kubelet has taken the driver");
     let ns = Namespace::new("memory")?;
     let (first, second) = (format!("canary-{}-one", unique()), format!("canary-{}-two", unique()));
     seal(&ns, &first)?;
-    create(&ns, "app")?;
+    create(&ns, &annotated("app")?)?;
     ns.wait_phase("app", &["Running"])?;
     assert_eq!(read(&ns, "app")?, first);
 
@@ -152,7 +177,7 @@ fn a_pod_gets_files_that_never_were_in_etcd_and_keeps_them_while_the_operator_is
     {
         let _away = NoOperator::now()?;
         nudge(&ns, "app")?;
-        create(&ns, "late")?;
+        create(&ns, &pod("late")?)?;
         wait("the pod to say what it waits for", || {
             let note = ns.wait_event("late", "FailedMount")?;
             if note.contains("asking the operator") { Ok(Some(())) } else { bail!("{note}") }

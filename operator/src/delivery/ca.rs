@@ -86,7 +86,7 @@ pub(crate) struct Ca {
     pub(crate) leadership: Leadership,
     /// What is served.
     pub(crate) certificates: Certificates,
-    /// Opened when there is a certificate.
+    /// Opened when there is a certificate, or when there can be none yet.
     pub(crate) ready: Gate,
 }
 
@@ -150,6 +150,9 @@ impl Ca {
         }
         if self.leadership.leads() {
             self.publish(now, &authorities).await?;
+        } else if choice.signs.is_none() {
+            // The leader may be of a release without this API, and a rollout replaces it only when this one is ready.
+            self.ready.set(true);
         }
         Ok(())
     }
@@ -262,7 +265,11 @@ fn wipe(secret: &mut Secret) {
 
 #[cfg(test)]
 mod tests {
+    use kube::client::Body;
+    use sealedenv_runtime::readiness::Readiness;
+
     use super::*;
+    use crate::leader::clock::{Steady, Tick};
 
     const DAY: Duration = Duration::from_hours(24);
 
@@ -288,6 +295,31 @@ mod tests {
         let both = [made(244), made(0)];
         assert_eq!(choose(at(244), &both), Choice { signs: Some(1), make: false });
         assert_eq!(choose(at(245), &both), Choice { signs: Some(0), make: false });
+    }
+
+    #[tokio::test]
+    async fn a_standby_is_ready_though_the_leader_made_no_authority_yet() {
+        let (service, mut server) = tower_test::mock::pair::<http::Request<Body>, http::Response<Body>>();
+        let ready = Readiness::new().gate("delivery");
+        let ca = Ca {
+            client: Client::new(service, "default"),
+            namespace: "system".into(),
+            names: vec!["delivery.system.svc".into()],
+            clock: Clock::from_fn(|| at(0)),
+            leadership: Leadership::elected(Steady::from_fn(|| Tick::ZERO)),
+            certificates: Certificates::new(),
+            ready: ready.clone(),
+        };
+        let look = tokio::spawn(async move { ca.look(&mut None).await });
+        let (request, answer) = server.next_request().await.unwrap();
+        assert_eq!(
+            (request.method().as_str(), request.uri().path()),
+            ("GET", "/api/v1/namespaces/system/secrets")
+        );
+        let none = json!({"kind": "SecretList", "apiVersion": "v1", "metadata": {}, "items": []});
+        answer.send_response(http::Response::new(Body::from(none.to_string().into_bytes())));
+        look.await.unwrap().unwrap();
+        assert!(ready.is_open());
     }
 
     #[test]
