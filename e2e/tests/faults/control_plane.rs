@@ -97,7 +97,7 @@ fn after_etcd_is_restored_to_an_older_state_all_is_delivered_as_that_state_says(
 
     // History that the restore takes back: many changes, one object more and one less. So many that versions stay far
     // behind those that operator and webhook have seen, for all the rest of the test.
-    at_once(THREADS, MEMBERS * 20, |n| crowd.set(&proxy, n % MEMBERS, n + 1)?.json().map(drop))?;
+    at_once(THREADS, MEMBERS * 40, |n| crowd.set(&proxy, n % MEMBERS, n + 1)?.json().map(drop))?;
     proxy.create(&crowd.path(), &crowd.member("later", 3))?.json()?;
     proxy.delete(&format!("{}/{}", crowd.path(), name(0)))?.json()?;
     wait("its Secret to go", || Ok(ns.find("secret", &name(0))?.is_none().then_some(())))?;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use sealedenv_e2e::cluster::wait;
 use sealedenv_e2e::release::{self, Pod};
 use sealedenv_e2e::requests::Proxy;
 use serde_json::Value;
@@ -27,8 +28,7 @@ impl Oracle {
 
     /// The same for a test whose SealedEnvs are its own.
     pub(crate) fn holds_without_crowd(&self) -> Result<()> {
-        let pods = release::settled()?;
-        self.restarts(&pods, &[])?;
+        let pods = self.restarts(&[])?;
         pods.iter().try_for_each(verify)
     }
 
@@ -40,8 +40,7 @@ impl Oracle {
             delivered
                 .extend(crowd.delivered(proxy)?.into_iter().map(|name| (crowd.namespace().to_owned(), name)));
         }
-        let pods = release::settled()?;
-        self.restarts(&pods, ended)?;
+        let pods = self.restarts(ended)?;
         let mut released = BTreeSet::new();
         for pod in &pods {
             verify(pod)?;
@@ -54,7 +53,16 @@ impl Oracle {
         Ok(())
     }
 
-    fn restarts(&self, pods: &[Pod], ended: &[(&str, i64)]) -> Result<()> {
+    /// Waits: a kubelet counts a restart some time after it made it.
+    fn restarts(&self, ended: &[(&str, i64)]) -> Result<Vec<Pod>> {
+        wait("each container to have been restarted as often as it was ended", || {
+            let pods = release::settled()?;
+            self.are_restarted(&pods, ended)?;
+            Ok(Some(pods))
+        })
+    }
+
+    fn are_restarted(&self, pods: &[Pod], ended: &[(&str, i64)]) -> Result<()> {
         let now: BTreeMap<&str, &Pod> = pods.iter().map(|pod| (pod.name.as_str(), pod)).collect();
         for (name, before) in &self.before {
             let pod = now.get(name.as_str()).with_context(|| format!("pod {name} is gone"))?;
