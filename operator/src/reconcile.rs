@@ -179,6 +179,23 @@ async fn work_on(known: Arc<Known>, ctx: &Context) -> Result<Done, ReconcileErro
     Err(ReconcileError::Moving)
 }
 
+/// Says in the status, and where it is news in an Event, why the work does not go on for now.
+async fn hold_up(
+    ctx: &Context,
+    known: &Known,
+    subject: &Subject<'_>,
+    reason: Reason,
+    message: String,
+) -> Result<SealedEnvStatus, ReconcileError> {
+    let status = plan::held_up(ctx.clock.seconds(), subject, reason, message.clone());
+    let news = status.conditions != subject.status.conditions;
+    write_status(ctx, known, subject, &status).await?;
+    if news {
+        ctx.notices.tell(subject, vec![plan::Notice { warning: true, reason, message }]);
+    }
+    Ok(status)
+}
+
 /// Tells that the Secret is not put right yet.
 async fn put_off(
     ctx: &Context,
@@ -194,12 +211,7 @@ async fn put_off(
         pause.repairs,
         pause.whole().as_secs(),
     );
-    let status = plan::held_up(ctx.clock.seconds(), subject, reason, message.clone());
-    let news = status.conditions != subject.status.conditions;
-    write_status(ctx, known, subject, &status).await?;
-    if news {
-        ctx.notices.tell(subject, vec![plan::Notice { warning: true, reason, message }]);
-    }
+    let status = hold_up(ctx, known, subject, reason, message).await?;
     Ok(Done::with(&status, Some(pause.left)))
 }
 
@@ -242,12 +254,7 @@ async fn refused(
             format!("the API server did not answer when Secret {name} was written; it is tried again"),
         ),
     };
-    let status = plan::held_up(ctx.clock.seconds(), subject, reason, message.clone());
-    let news = status.conditions != subject.status.conditions;
-    write_status(ctx, known, subject, &status).await?;
-    if news {
-        ctx.notices.tell(subject, vec![plan::Notice { warning: true, reason, message }]);
-    }
+    let status = hold_up(ctx, known, subject, reason, message).await?;
     if invalid {
         let again = crate::backoff::jitter(INVALID_RECHECK, subject.uid);
         return Ok(Done::with(&status, Some(again)));
