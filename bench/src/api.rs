@@ -106,6 +106,11 @@ impl Cluster {
         Ok(Self { client: Client::try_from(config).context("making a client of the API")?, url, authority })
     }
 
+    /// kube's own client, for what is no measured request.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// Certificates that vouch for the API server, as PEM.
     pub fn authority(&self) -> &str {
         &self.authority

@@ -7,7 +7,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::api::{Cluster, SECRET};
 use crate::objects::base64;
-use crate::program::Memory;
+use crate::process::Memory;
 use crate::reconcile::Operator;
 use crate::throughput::AT_ONCE;
 

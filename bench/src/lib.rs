@@ -1,20 +1,23 @@
 //! Load and measurement for `cargo xtask bench`, which builds everything, starts a cluster and runs this.
 //!
-//! It knows the built binaries and the Kubernetes API, and none of our libraries: what is measured is what users run.
+//! It knows the built binaries, the Kubernetes API and two gRPC contracts (the operator's and CSI's), and nothing else of
+//! our libraries: what is measured is what users run.
 //! Every speed is a ratio to a *floor* in the same run: a client that makes the same writes itself. The machine's own
 //! speed, and what else it does meanwhile, is in both.
 //!
-//! - [`reconcile`](mod@reconcile) and [`webhook`](mod@webhook) are the two benches; [`throughput`], [`latency`],
-//!   [`scale`] and [`foreign`] are the parts of the first.
-//! - [`api`], [`program`], [`objects`] and [`peer`] are what they act through.
+//! - [`reconcile`](mod@reconcile), [`webhook`](mod@webhook) and [`delivery`](mod@delivery) are the benches; [`throughput`],
+//!   [`latency`], [`scale`] and [`foreign`] are the parts of the first.
+//! - [`api`], [`program`], [`process`], [`objects`] and [`peer`] are what they act through.
 //! - [`stats`], [`counters`] and [`report`] are plain functions of what was measured.
 
 pub mod api;
 pub mod counters;
+pub mod delivery;
 pub mod foreign;
 pub mod latency;
 pub mod objects;
 pub mod peer;
+pub mod process;
 pub mod program;
 pub mod reconcile;
 pub mod report;
@@ -65,6 +68,8 @@ enum Bench {
     Reconcile(reconcile::Options),
     /// What admission adds to the creation of pods.
     Webhook(webhook::Options),
+    /// Memory delivery: calls of the operator, publishes of the node plugin, pods.
+    Delivery(delivery::Options),
 }
 
 /// Runs one bench, prints what came of it, and says by the exit code whether every budget holds.
@@ -85,6 +90,7 @@ async fn run(args: Args) -> anyhow::Result<Report> {
     let report = match &args.bench {
         Bench::Reconcile(options) => reconcile::run(&args.common, options).await?,
         Bench::Webhook(options) => webhook::run(&args.common, options).await?,
+        Bench::Delivery(options) => delivery::run(&args.common, options).await?,
     };
     report.print();
     if let Some(page) = &args.common.page {

@@ -37,6 +37,16 @@ impl SealedEnv {
         Ok(Self { spec: json!({ "data": data }).to_string() })
     }
 
+    /// The same, for pods only: no Secret is written.
+    ///
+    /// # Errors
+    /// When the spec cannot be read, which would be a defect.
+    pub fn in_memory(&self) -> Result<Self> {
+        let mut spec: Value = serde_json::from_str(&self.spec).context("reading a spec made here")?;
+        spec["delivery"] = Value::from("Memory");
+        Ok(Self { spec: spec.to_string() })
+    }
+
     /// One of it.
     pub fn named(&self, name: &str) -> String {
         format!(

@@ -10,23 +10,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::process::{Memory, Process};
+
 /// A running program. Killed when dropped.
 pub struct Program {
     child: Child,
     name: String,
     log: PathBuf,
     started: Instant,
-}
-
-/// Memory of a process, in MiB.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Memory {
-    /// What is resident now.
-    pub now: f64,
-    /// The most that ever was.
-    pub peak: f64,
-    /// The part of `now` that is not a mapped file.
-    pub anonymous: f64,
 }
 
 impl Program {
@@ -74,8 +65,7 @@ impl Program {
     /// # Errors
     /// When it is gone.
     pub fn cpu(&self) -> Result<Duration> {
-        let stat = self.read("stat")?;
-        cpu_ticks(&stat).map(|ticks| Duration::from_millis(ticks * 10)).context("reading its CPU time")
+        self.process().cpu()
     }
 
     /// Its memory.
@@ -83,9 +73,7 @@ impl Program {
     /// # Errors
     /// When it is gone.
     pub fn memory(&self) -> Result<Memory> {
-        let status = self.read("status")?;
-        let field = |name| mebibytes(&status, name).with_context(|| format!("reading {name}"));
-        Ok(Memory { now: field("VmRSS:")?, peak: field("VmHWM:")?, anonymous: field("RssAnon:")? })
+        self.process().memory()
     }
 
     /// Waits until it has next to nothing to do: under 2 % of a core for two seconds.
@@ -122,9 +110,8 @@ impl Program {
         bail!("{} does not end", self.name)
     }
 
-    fn read(&self, file: &str) -> Result<String> {
-        let path = format!("/proc/{}/{file}", self.child.id());
-        std::fs::read_to_string(&path).with_context(|| format!("reading {path}: {} is gone", self.name))
+    fn process(&self) -> Process {
+        Process::new(self.child.id())
     }
 }
 
@@ -157,39 +144,4 @@ fn answers(address: SocketAddr, path: &str) -> bool {
         Ok(&line == b"HTTP/1.1 200")
     };
     ask().unwrap_or(false)
-}
-
-/// User and system time in ticks of 10 ms (what Linux tells processes is always in these) from `/proc/<pid>/stat`.
-fn cpu_ticks(stat: &str) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
-}
-
-fn mebibytes(status: &str, name: &str) -> Option<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    let kibibytes: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kibibytes / 1024.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cpu_time_is_user_and_system_whatever_the_name() {
-        let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 1 0 0 0 150 25 3 4 20 0 1 0 98765 1000 2 184";
-        assert_eq!(cpu_ticks(stat), Some(175));
-        assert_eq!(cpu_ticks("42 (x) S 1"), None);
-    }
-
-    #[test]
-    fn memory_is_read_from_the_right_line() {
-        let status = "VmPeak:\t  999999 kB\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\nRssAnon:\t 512 kB\n";
-        assert_eq!(mebibytes(status, "VmRSS:"), Some(1.0));
-        assert_eq!(mebibytes(status, "VmHWM:"), Some(2.0));
-        assert_eq!(mebibytes(status, "VmSwap:"), None);
-    }
 }

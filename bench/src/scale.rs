@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::api::{Cluster, SEALED_ENV, has_status};
 use crate::counters;
 use crate::objects::SealedEnv;
-use crate::program::Memory;
+use crate::process::Memory;
 use crate::reconcile::Operator;
 use crate::throughput::{create, verify};
 

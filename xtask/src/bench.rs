@@ -11,6 +11,7 @@ use clap::Subcommand;
 
 use crate::{
     Checkout,
+    chart::{NAMESPACE, RELEASE},
     cluster::{self, ClusterInfo, Mode},
     exec, host, image,
     install::{self, Release, Target},
@@ -25,6 +26,9 @@ pub enum Command {
     Reconcile(Reconcile),
     /// What the webhook adds to the creation of pods. Takes two minutes, in the embedded cluster, with the chart.
     Webhook(Webhook),
+    /// Memory delivery: what the operator and the node plugin take, and pods beside the same with a Secret. Takes about
+    /// eight minutes, in the embedded cluster, with the chart and the node plugin.
+    Delivery(Delivery),
 }
 
 /// Settings of `bench reconcile`.
@@ -52,6 +56,17 @@ pub struct Webhook {
     options: Vec<String>,
 }
 
+/// Settings of `bench delivery`.
+#[derive(Debug, clap::Args)]
+pub struct Delivery {
+    /// A short run to see that all is well. Its figures are not kept.
+    #[arg(long)]
+    quick: bool,
+    /// Options of the measuring program, after `--`; it has --help.
+    #[arg(last = true)]
+    options: Vec<String>,
+}
+
 /// Runs one of them. The exit code says whether every budget holds.
 ///
 /// # Errors
@@ -61,6 +76,7 @@ pub fn run(checkout: &Checkout, command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Reconcile(settings) => reconcile(checkout, settings),
         Command::Webhook(settings) => webhook(checkout, settings),
+        Command::Delivery(settings) => delivery(checkout, settings),
     }
 }
 
@@ -110,6 +126,49 @@ fn webhook(checkout: &Checkout, settings: &Webhook) -> anyhow::Result<ExitCode> 
     }
     bench.command.args(&settings.options);
     bench.run(checkout, "webhook")
+}
+
+fn delivery(checkout: &Checkout, settings: &Delivery) -> anyhow::Result<ExitCode> {
+    let (image, program) = image::build_with_bench(checkout)?;
+    let cluster = cluster::ensure_up(checkout)?;
+    cluster::load(&image.archive)?;
+    let target = Target::embedded(&cluster);
+    let mut release = Release::of(&image.reference)?.with_node_plugin();
+    release.install(checkout, &target)?;
+    // The embedded cluster has no DNS. The Service's address is known now.
+    let service = format!("{RELEASE}-delivery");
+    let mut address = target.kubectl();
+    address.args([
+        "--namespace",
+        NAMESPACE,
+        "get",
+        "service",
+        &service,
+        "--output",
+        "jsonpath={.spec.clusterIP}",
+    ]);
+    let address = exec::read(&mut address)?;
+    release.set.extend([
+        "node.enabled=true".to_owned(),
+        format!("node.hostAliases[0].ip={}", address.trim()),
+        format!("node.hostAliases[0].hostnames[0]={service}.{NAMESPACE}.svc"),
+    ]);
+    println!("{}", release.install(checkout, &target)?);
+    let mut bench = Bench::new(checkout, &cluster, &image, &program, settings.quick)?;
+    bench.command.args([
+        "delivery",
+        "--system",
+        NAMESPACE,
+        "--release",
+        RELEASE,
+        "--image",
+        cluster::BUSYBOX,
+    ]);
+    if settings.quick {
+        bench.command.args(["--seconds=2", "--publishes=50", "--pairs=3", "--pods=20"]);
+    }
+    bench.command.args(&settings.options);
+    bench.run(checkout, "delivery")
 }
 
 fn peer() -> anyhow::Result<tools::SealedSecrets> {
@@ -196,7 +255,7 @@ mod tests {
     #[test]
     fn the_page_has_a_section_for_each_bench() {
         let page = fs::read_to_string(Checkout::find().unwrap().root().join("docs/benchmarks.md")).unwrap();
-        for section in ["reconcile", "webhook"] {
+        for section in ["reconcile", "webhook", "delivery"] {
             assert!(with_section(&page, section, "").is_some(), "{section}");
         }
     }

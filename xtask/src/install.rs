@@ -124,6 +124,7 @@ pub struct Release {
     /// Single values, as `--set` takes them.
     pub set: Vec<String>,
     image: String,
+    pod_security: &'static str,
 }
 
 impl Release {
@@ -139,6 +140,7 @@ impl Release {
             values: vec![],
             set: vec![format!("image.repository={repository}"), format!("image.tag={tag}")],
             image: reference.to_owned(),
+            pod_security: "restricted",
         })
     }
 
@@ -148,7 +150,7 @@ impl Release {
     /// When helm fails or the pods do not become ready in two minutes; with what is known about why.
     pub fn install(&self, checkout: &Checkout, target: &Target) -> anyhow::Result<String> {
         let helm = chart::helm()?;
-        namespace(target)?;
+        namespace(target, self.pod_security)?;
         clear_interrupted(target, &helm)?;
         exec::say(format_args!("installing the chart with {}", self.image));
         let mut upgrade = target.helm(&helm);
@@ -172,6 +174,14 @@ impl Release {
         Ok(lines.collect::<Vec<_>>().join("\n"))
     }
 
+    /// The same with the delivery API, in a namespace that admits the node plugin, which is privileged.
+    #[must_use]
+    pub fn with_node_plugin(mut self) -> Self {
+        self.set.push("delivery.enabled=true".to_owned());
+        self.pod_security = "privileged";
+        self
+    }
+
     /// The same without anything that runs: CRDs and rights only, for tests that start the programs themselves.
     #[must_use]
     pub fn without_pods(mut self) -> Self {
@@ -180,8 +190,8 @@ impl Release {
     }
 }
 
-/// The namespace, which enforces the restricted Pod Security Standard from the first pod on.
-fn namespace(target: &Target) -> anyhow::Result<()> {
+/// The namespace, which enforces a Pod Security Standard from the first pod on.
+fn namespace(target: &Target, pod_security: &str) -> anyhow::Result<()> {
     let found = exec::read(target.kubectl().args([
         "get",
         "namespace",
@@ -198,7 +208,7 @@ fn namespace(target: &Target) -> anyhow::Result<()> {
         "namespace",
         NAMESPACE,
         "--overwrite",
-        "pod-security.kubernetes.io/enforce=restricted",
+        &format!("pod-security.kubernetes.io/enforce={pod_security}"),
     ]))?;
     Ok(())
 }
