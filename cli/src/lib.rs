@@ -1,14 +1,16 @@
 //! The `sealedenv` command line, also installed as `kubectl-sealedenv`.
 //!
 //! One module of `commands` does one command. What they share: `failure` (errors, hints, exit codes), `console`
-//! (what is said, and where), `input` (bounded reading), `recipients`, `identities` and `scope` (arguments),
-//! `yaml` (a tree with places, edits in place), `manifest` and `validation` (the pure parts of those two commands).
+//! (what is said, and where), `input` (bounded reading), `recipients`, `identities`, `scope` and `cluster` (arguments),
+//! `yaml` (a tree with places, edits in place), `manifest`, `validation` and `consumers` (the pure parts of commands).
 //!
 //! Values are held in [`sealedenv_seal::Plain`] only, come from files or standard input, never from arguments, and
 //! leave through standard output only where that is the command's purpose (`value open`).
 
+mod cluster;
 mod commands;
 mod console;
+mod consumers;
 mod failure;
 mod file_edit;
 #[cfg(feature = "fuzzing")]

@@ -13,6 +13,9 @@ pub const READY: &str = "Ready";
 pub const RECONCILING: &str = "Reconciling";
 /// Present and `True` when only a change of the object, of a key or of the cluster can help.
 pub const STALLED: &str = "Stalled";
+/// Present and `True` while a pod that wants the values in memory is refused them; what it has, it keeps. It says
+/// nothing of the object's own state, so `Ready` does not follow it.
+pub const DELIVERY_REFUSED: &str = "DeliveryRefused";
 
 /// Status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@ mod sealed_env;
 mod sealing_key;
 
 pub use sealed_env::{
-    Allow, Class, DeletionPolicy, Delivery, KeyMeta, KeyState, KeyStatus, OnKeyError, SealedEnv,
+    Allow, Class, Consumer, DeletionPolicy, Delivery, KeyMeta, KeyState, KeyStatus, OnKeyError, SealedEnv,
     SealedEnvSpec, SealedEnvStatus, SecretRef, SecretShape, Source,
 };
 pub use sealing_key::{SealingKey, SealingKeyEntry, SealingKeySpec, SealingKeyState, SealingKeyStatus};

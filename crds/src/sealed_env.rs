@@ -192,7 +192,7 @@ pub struct SealedEnvStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
 
-    /// Ready, Reconciling and Stalled, by the kstatus rules.
+    /// Ready, Reconciling and Stalled, by the kstatus rules; and DeliveryRefused while a pod is refused the values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -214,9 +214,33 @@ pub struct SealedEnvStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretRef>,
 
+    /// Pods that hold the values in memory, with delivery: Memory. At most 256 of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
+    pub consumers: Vec<Consumer>,
+
     /// Fingerprint of the input that was handled: while it and the Secret stay as they are, there is nothing to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<String>,
+}
+
+/// A pod that asked for the values in memory. Those that ended go after a while.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Consumer {
+    /// UID of the pod.
+    pub uid: String,
+    /// Its name.
+    pub pod: String,
+    /// Digest of what it was given. The pod is up to date where it is that of the status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// When it was given that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// Why it was refused when it asked last. What it was given before, it keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// The Secret that was written, as it was after the write.

@@ -114,6 +114,11 @@ impl Home {
         self.apply_all(&[name], value)
     }
 
+    /// What to seal to.
+    pub fn recipient(&self) -> &str {
+        &self.recipient
+    }
+
     /// Applies SealedEnvs with one value each, all at once.
     ///
     /// # Errors

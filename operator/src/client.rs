@@ -2,7 +2,8 @@
 //!
 //! Everything that the operator writes goes through one of them, so here is where leadership is asked for: a request
 //! that changes something is sent only while it is certain, and given up when it is not any more. That makes it
-//! impossible to forget at a new write. Only the Lease itself is written without.
+//! impossible to forget at a new write. Only the Lease itself is written without, and what statuses tell of pods that hold
+//! the values: each replica answers pods.
 
 use std::pin::pin;
 use std::task::{Context, Poll};
@@ -60,6 +61,8 @@ pub struct Clients {
     pub work: Client,
     /// For the Lease: no fence, no repetition, a connection of its own that no other work delays.
     pub election: Client,
+    /// For what statuses tell of pods, and the Events about it: no fence. Each write names the version it is made on.
+    pub telling: Client,
 }
 
 /// Finds the API server: by kubeconfig, or as a pod does. Every request, repeated or not, is counted in `metrics`.
@@ -73,8 +76,9 @@ pub async fn connect(leadership: &Leadership, metrics: &ApiMetrics) -> Result<Cl
     let build =
         |config: Config| ClientBuilder::try_from(config).map_err(|e| ConnectError::Setup(Box::new(e)));
     let election = build(config.clone())?.with_layer(metrics).build();
+    let telling = build(config.clone())?.with_layer(metrics).build();
     let work = fenced(build(config)?.with_layer(metrics), leadership)?;
-    Ok(Clients { work, election })
+    Ok(Clients { work, election, telling })
 }
 
 /// A client that writes only while this replica leads, and is patient with a busy API server.

@@ -21,8 +21,9 @@ use crate::args::Args;
 use crate::client::{self, ConnectError};
 use crate::clock::Clock;
 use crate::controller::{self, Extent};
+use crate::delivery::book::Book;
 use crate::delivery::metrics::Deliveries;
-use crate::delivery::serve::{self as delivery, ServeError};
+use crate::delivery::serve::{self as delivery, Parts, ServeError};
 use crate::digest::DigestKey;
 use crate::keys::decide::Start;
 use crate::keys::store::{Keys, KeysError};
@@ -193,6 +194,7 @@ async fn run(args: Args) -> Result<(), RunError> {
         args,
         extents,
         client: clients.work,
+        telling: clients.telling,
         clock,
         steady,
         leadership,
@@ -218,6 +220,7 @@ struct Replica {
     args: Args,
     extents: Vec<Extent>,
     client: Client,
+    telling: Client,
     clock: Clock,
     steady: Steady,
     leadership: Leadership,
@@ -269,9 +272,16 @@ impl Replica {
                 let Args { delivery_service, namespace, node_service_account, .. } = &self.args;
                 let settings =
                     delivery::Settings::new(listen, delivery_service, namespace, node_service_account);
-                let (ctx, extents) = (Arc::clone(&context), self.extents.clone());
-                let (steady, deliveries, shutdown) = (self.steady, self.deliveries, self.shutdown.clone());
-                delivery::start(settings, ctx, extents, steady, deliveries, ready, shutdown).await?
+                let notices = Notices::start(self.telling.clone(), Some(self.args.instance.clone()));
+                let (metrics, shutdown) = (self.deliveries, self.shutdown.clone());
+                let clock = context.clock.clone();
+                let (book, told) =
+                    Book::start(self.telling, clock, notices, metrics.clone(), shutdown.clone());
+                let (ctx, extents, steady) = (Arc::clone(&context), self.extents.clone(), self.steady);
+                let parts = Parts { ctx, extents, steady, metrics, book, ready };
+                let mut tasks = delivery::start(settings, parts, shutdown).await?;
+                tasks.push(told);
+                tasks
             }
             _ => Vec::new(),
         };

@@ -17,9 +17,10 @@ use sealedenv_delivery::{Answer, Outcome, Reason, Token, Wanted, client};
 use sealedenv_operator::backoff::Failures;
 use sealedenv_operator::clock::Clock;
 use sealedenv_operator::controller::Extent;
+use sealedenv_operator::delivery::book::Book;
 use sealedenv_operator::delivery::desk::Desk;
 use sealedenv_operator::delivery::metrics::Deliveries;
-use sealedenv_operator::delivery::serve::{self, Settings};
+use sealedenv_operator::delivery::serve::{self, Parts, Settings};
 use sealedenv_operator::digest::DigestKey;
 use sealedenv_operator::keys::{Ring, store::Keys};
 use sealedenv_operator::known::{Waiting, Written};
@@ -120,7 +121,7 @@ fn bench(log: Log, leadership: Leadership) -> Bench {
     });
     let plugin = "system:serviceaccount:system:sealedenv-node".to_owned();
     let extents = vec![Extent::Namespace("shop".into())];
-    let desk = Desk::new(Arc::clone(&ctx), extents, plugin, steady, Deliveries::default());
+    let desk = Desk::new(Arc::clone(&ctx), extents, plugin, steady, Deliveries::default(), Book::nowhere());
     let bench = Bench { world, ctx, desk, identity, time };
     bench.put("token pod", review("system:serviceaccount:shop:checkout", "checkout-0", "0f1e", "node-a"));
     bench
@@ -516,11 +517,15 @@ impl Bench {
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let ready = Readiness::new().gate("delivery");
         let settings = Settings::new(address, "sealedenv-delivery", "system", "sealedenv-node");
-        let (ctx, steady) = (Arc::clone(&self.ctx), Steady::system());
-        let extents = vec![Extent::Cluster];
-        let tasks =
-            serve::start(settings, ctx, extents, steady, Deliveries::default(), ready, shutdown.clone());
-        (address, tasks.await.unwrap())
+        let parts = Parts {
+            ctx: Arc::clone(&self.ctx),
+            extents: vec![Extent::Cluster],
+            steady: Steady::system(),
+            metrics: Deliveries::default(),
+            book: Book::nowhere(),
+            ready,
+        };
+        (address, serve::start(settings, parts, shutdown.clone()).await.unwrap())
     }
 
     /// The authorities, when they are published.

@@ -106,6 +106,9 @@ async fn mount_failures(place: &Place) -> Result<f64> {
     let events = format!("/api/v1/namespaces/{NAMESPACE}/events?fieldSelector=reason%3DFailedMount");
     let list = place.cluster.get(&events).await?;
     let items = list["items"].as_array().context("a list of events")?;
+    for event in items {
+        crate::say(format_args!("{}: {}", event["involvedObject"]["name"], event["message"]));
+    }
     Ok(f64::from(u32::try_from(items.len()).unwrap_or(u32::MAX)))
 }
 

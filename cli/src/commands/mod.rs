@@ -13,6 +13,7 @@ mod validate;
 mod value_inspect;
 mod value_open;
 mod value_seal;
+mod who;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -55,6 +56,7 @@ enum Command {
     Value(Value),
     Manifest(manifest::Args),
     Validate(validate::Args),
+    Who(who::Args),
     /// Read and verify audit trails
     #[command(subcommand, arg_required_else_help = true)]
     Audit(Audit),
@@ -120,6 +122,7 @@ fn dispatch(command: Command, context: Context) -> Result<Exit, Failure> {
         Command::Value(Value::Inspect(args)) => value_inspect::run(&args, context),
         Command::Manifest(args) => manifest::run(&args, context),
         Command::Validate(args) => validate::run(&args, context),
+        Command::Who(args) => who::run(&args, &context),
         Command::Audit(Audit::Verify(args)) => audit_verify::run(&args, context),
         Command::Audit(Audit::Tail(args)) => audit_tail::run(&args),
         Command::Audit(Audit::Show(args)) => audit_show::run(&args),

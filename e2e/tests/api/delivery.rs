@@ -10,6 +10,8 @@ use sealedenv_delivery::client::{Client, FetchError, Settings};
 use sealedenv_delivery::{Answer, Outcome, Reason, Token, Wanted};
 use sealedenv_e2e::cluster::{Namespace, kubectl, kubectl_with, wait};
 use sealedenv_e2e::operator::{Home, Operator};
+use sealedenv_e2e::seal::{self, sealedenv};
+use sealedenv_e2e::setting;
 use serde_json::{Value, json};
 
 const CANARY: &str = "canary-7be2";
@@ -357,6 +359,82 @@ fn a_pod_gets_only_what_its_spec_names_and_the_sealed_env_allows() -> Result<()>
     refused(&web, "checkout", Reason::Suspended, "Active")?;
     shop.spec(&json!({"suspend": null}))?;
     assert_eq!(shop.ask(&web, None, "checkout")?, files());
+    Ok(())
+}
+
+impl Shop {
+    /// What `sealedenv who` says of each pod: what it has, and why it was refused.
+    fn who(&self) -> Result<Vec<(String, String, String)>> {
+        let kubeconfig = setting::kubeconfig()?;
+        let namespace = self.namespace().name();
+        let args = ["who", "checkout", "-n", namespace, "--kubeconfig", &kubeconfig, "--output", "json"];
+        let found: Value = serde_json::from_slice(&sealedenv(&args, b"")?)?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let holders = found["holders"].as_array().context("a list")?;
+        Ok(holders
+            .iter()
+            .map(|one| (text(&one["pod"]), text(&one["version"]), text(&one["refused"])))
+            .collect())
+    }
+
+    fn wait_who(&self, wanted: &[(&str, &str, &str)]) -> Result<()> {
+        let wanted: Vec<_> =
+            wanted.iter().map(|(a, b, c)| ((*a).to_owned(), (*b).to_owned(), (*c).to_owned())).collect();
+        wait("what is told of pods", || {
+            let found = self.who()?;
+            if found == wanted { Ok(Some(())) } else { bail!("{found:?}\n{}", self.operator.log()) }
+        })
+    }
+}
+
+#[test]
+fn the_status_tells_which_pods_hold_the_values_and_who_shows_it() -> Result<()> {
+    let mut shop = Shop::open("who")?;
+    shop.pod("web", 0, "buyer", Way::Agent, "checkout")?;
+    shop.pod("late", 0, "buyer", Way::Agent, "checkout")?;
+    shop.pod("stranger", 0, "buyer", Way::Agent, "payments")?;
+    let web = shop.token("web", "buyer")?;
+    assert_eq!(shop.ask(&web, None, "checkout")?, files());
+    shop.wait_who(&[("late", "unknown", ""), ("web", "current", "")])?;
+
+    // A standby tells as well.
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+    let standby = shop.home.start("two", &["--delivery-listen", &address])?;
+    standby.wait_ready()?;
+    let leader = std::mem::replace(&mut shop.operator, standby);
+    let of_leader = std::mem::replace(&mut shop.address, address);
+    assert_eq!(shop.ask(&shop.token("late", "buyer")?, None, "checkout")?, files());
+    shop.wait_who(&[("late", "current", ""), ("web", "current", "")])?;
+    let _standby = std::mem::replace(&mut shop.operator, leader);
+    shop.address = of_leader;
+
+    // A pod that does not ask again has what it had.
+    let sealed = seal::strict(shop.home.recipient(), shop.namespace().name(), "checkout", "A", "newer")?;
+    shop.spec(&json!({"data": {"A": sealed}}))?;
+    shop.wait_who(&[("late", "outdated", ""), ("web", "outdated", "")])?;
+    shop.spec(&json!({"allow": {"serviceAccounts": ["other"]}}))?;
+    assert_eq!(shop.ask(&web, None, "checkout")?, Got::Refused(Reason::NotAllowed));
+    shop.wait_who(&[("late", "outdated", ""), ("web", "outdated", "NotAllowed")])?;
+    let condition = |type_: &str| -> Result<Option<Value>> {
+        let env = shop.namespace().get("sealedenv", "checkout")?;
+        let all = env["status"]["conditions"].as_array().context("conditions")?;
+        Ok(all.iter().find(|one| one["type"] == type_).cloned())
+    };
+    let told = condition("DeliveryRefused")?.context("a condition")?;
+    assert!(told["message"].as_str().unwrap_or_default().contains("web (NotAllowed)"), "{told}");
+    assert_eq!(condition("Ready")?.context("Ready")?["status"], "True", "the object is as its spec says");
+    wait("an Event on the SealedEnv", || {
+        let events = shop.namespace().kubectl(&["get", "events", "-o", "json"])?;
+        let events: Value = serde_json::from_str(&events)?;
+        let all = events["items"].as_array().context("events")?;
+        let ours = all.iter().find(|one| one["reason"] == "DeliveryRefused");
+        Ok(ours.filter(|one| one["involvedObject"]["name"] == "checkout").map(drop))
+    })?;
+
+    shop.spec(&json!({"allow": null}))?;
+    assert!(matches!(shop.ask(&web, None, "checkout")?, Got::Files(_)));
+    shop.wait_who(&[("late", "outdated", ""), ("web", "current", "")])?;
+    assert_eq!(condition("DeliveryRefused")?, None);
     Ok(())
 }
 

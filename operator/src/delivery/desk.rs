@@ -17,6 +17,8 @@ use sealedenv_runtime::report::chain;
 use sealedenv_seal::OpenPolicy;
 use tokio::sync::Semaphore;
 
+use super::book::Book;
+use super::consumers::{Seen, Told};
 use super::ladder::{Claims, Facts, Ladder, Rung, Stage};
 use super::metrics::Deliveries;
 use super::refusals::Refusals;
@@ -47,6 +49,7 @@ pub struct Desk {
     plugin_user: String,
     steady: Steady,
     metrics: Deliveries,
+    book: Book,
     refusals: Mutex<Refusals>,
     places: Semaphore,
     ladder: Ladder,
@@ -73,17 +76,19 @@ enum LookError {
 }
 
 impl Desk {
-    /// For pods of those namespaces, and node plugins of that user name.
+    /// For pods of those namespaces, and node plugins of that user name. What pods are answered is told to `book`.
     pub fn new(
         ctx: Arc<Context>,
         extents: Vec<Extent>,
         plugin_user: String,
         steady: Steady,
         metrics: Deliveries,
+        book: Book,
     ) -> Self {
         let refusals = Mutex::new(Refusals::new(steady.now()));
         let places = Semaphore::new(AT_ONCE);
-        Self { ctx, extents, plugin_user, steady, metrics, refusals, places, ladder: Ladder::default() }
+        let ladder = Ladder::default();
+        Self { ctx, extents, plugin_user, steady, metrics, book, refusals, places, ladder }
     }
 
     async fn answer(&self, call: Call) -> Result<Vec<Answer>, Refusal> {
@@ -100,6 +105,7 @@ impl Desk {
             facts.env = None;
             facts.recorded = false;
             let outcome = self.one(&mut facts, &wanted, begun, reads).await;
+            self.note(&facts, &wanted, &outcome);
             answers.push(Answer { name: wanted.name, outcome });
         }
         Ok(answers)
@@ -246,6 +252,20 @@ impl Desk {
         );
         self.put_on_record(record(facts, Ended::Refused).reason(name)).await;
         refused(reason, message)
+    }
+
+    /// Has the status told what the pod has, where there is a SealedEnv to tell it.
+    fn note(&self, facts: &Facts, wanted: &Wanted, outcome: &Outcome) {
+        let Claims { pod, uid, .. } = facts.claims();
+        let (Some(env), Some(pod), Some(uid)) = (&facts.env, pod, uid) else { return };
+        let told = match outcome {
+            Outcome::Files(files) => Told::Holds(files.digest.clone()),
+            Outcome::Unchanged { .. } => Told::Holds(wanted.held.clone().unwrap_or_default()),
+            // A moment of ours, and nothing about this pod.
+            Outcome::Refused(Refused { reason: Reason::Unavailable, .. }) => return,
+            Outcome::Refused(refused) => Told::Refused(refused.reason.as_str()),
+        };
+        self.book.note(env, Seen { uid, pod, told });
     }
 
     fn not_looked(&self, error: &LookError) -> Refusal {

@@ -3,9 +3,11 @@
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use super::consumers::Tally;
 use super::ladder::RUNGS;
 
 /// How a SealedEnv that was asked for was answered.
@@ -20,18 +22,30 @@ struct Refusal {
     reason: &'static str,
 }
 
+/// How a pod stands to what its SealedEnv is now.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct State {
+    state: &'static str,
+}
+
 /// Clones share the numbers.
 #[derive(Clone)]
 pub struct Deliveries {
     answers: Family<Outcome, Counter>,
     refusals: Family<Refusal, Counter>,
     seconds: Histogram,
+    pods: Family<State, Gauge>,
 }
 
 impl Default for Deliveries {
     fn default() -> Self {
         let seconds = Histogram::new(exponential_buckets(0.001, 2.0, 12));
-        let deliveries = Self { answers: Family::default(), refusals: Family::default(), seconds };
+        let deliveries = Self {
+            answers: Family::default(),
+            refusals: Family::default(),
+            seconds,
+            pods: Family::default(),
+        };
         // Each a series from the start: an alert on an increase sees the first one.
         for outcome in ["released", "unchanged", "refused"] {
             drop(deliveries.answers.get_or_create(&Outcome { outcome }));
@@ -67,7 +81,25 @@ impl Deliveries {
             Unit::Seconds,
             all.seconds,
         );
+        registry.register(
+            "delivery_pods",
+            "Pods with files in memory, by what they have, as this replica last saw it. Each sees nearly all: take the largest",
+            all.pods,
+        );
         deliveries
+    }
+
+    /// Pods of all SealedEnvs.
+    pub(crate) fn pods(&self, tallies: impl Iterator<Item = Tally>) {
+        let sum = tallies.fold(Tally::default(), |sum, one| Tally {
+            current: sum.current + one.current,
+            outdated: sum.outdated + one.outdated,
+            refused: sum.refused + one.refused,
+        });
+        for (state, pods) in [("current", sum.current), ("outdated", sum.outdated), ("refused", sum.refused)]
+        {
+            self.pods.get_or_create(&State { state }).set(pods);
+        }
     }
 
     pub(crate) fn released(&self) {

@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::transport::Server;
 
 use super::accept::{Most, connections};
+use super::book::Book;
 use super::ca::Ca;
 use super::desk::Desk;
 use crate::controller::Extent;
@@ -88,20 +89,33 @@ pub enum ServeError {
     Tls(#[source] io::Error),
 }
 
-/// Serves until shutdown, from the moment when there is a certificate; `ready` is opened then.
+/// What the API works with.
+pub struct Parts {
+    /// Keys, trail, API server.
+    pub ctx: Arc<Context>,
+    /// Where SealedEnvs are watched.
+    pub extents: Vec<Extent>,
+    /// A clock that goes on while the machine sleeps.
+    pub steady: Steady,
+    /// What is counted.
+    pub metrics: super::metrics::Deliveries,
+    /// Where it is noted which pods hold what.
+    pub book: Book,
+    /// Opened when there is a certificate.
+    pub ready: Gate,
+}
+
+/// Serves until shutdown, from the moment when there is a certificate.
 ///
 /// # Errors
 /// [`ServeError`], before anything is served.
 pub async fn start(
     settings: Settings,
-    ctx: Arc<Context>,
-    extents: Vec<Extent>,
-    steady: Steady,
-    metrics: super::metrics::Deliveries,
-    ready: Gate,
+    parts: Parts,
     shutdown: Shutdown,
 ) -> Result<Vec<JoinHandle<()>>, ServeError> {
     let Settings { listen, names, namespace, plugin_user } = settings;
+    let Parts { ctx, extents, steady, metrics, book, ready } = parts;
     let listener = TcpListener::bind(listen).await;
     let listener = listener.map_err(|source| ServeError::Listen { address: listen, source })?;
     let certificates = Certificates::new();
@@ -115,7 +129,7 @@ pub async fn start(
         certificates,
         ready,
     };
-    let desk = Desk::new(ctx, extents, plugin_user, steady, metrics);
+    let desk = Desk::new(ctx, extents, plugin_user, steady, metrics, book);
     tracing::info!(address = %listen, "serving the delivery API");
     Ok(vec![
         tokio::spawn(ca.run(shutdown.clone())),

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sealedenv_audit::{Action as AuditAction, Actor, ActorKind, KeyedDigest, ObjectRef, Outcome, Record};
 use sealedenv_crds::condition::{self, Status, Wanted};
-use sealedenv_crds::{KeyState, KeyStatus, OnKeyError, SealedEnvStatus};
+use sealedenv_crds::{Delivery, KeyState, KeyStatus, OnKeyError, SealedEnvStatus};
 
 use super::content::{States, describe};
 use super::decide::Decision;
@@ -242,7 +242,15 @@ impl<'a> Draft<'a> {
 
     fn stamp(&self, status: &mut SealedEnvStatus, wanted: Vec<Wanted>) {
         let generation = Some(self.subject.generation);
-        status.conditions = condition::merge(self.now, generation, &self.subject.status.conditions, wanted);
+        let old = &self.subject.status.conditions;
+        status.conditions = condition::merge(self.now, generation, old, wanted);
+        // Told by whoever answers pods, and not decided here.
+        if self.subject.spec.delivery == Delivery::Memory {
+            let told = old.iter().find(|condition| condition.type_ == condition::DELIVERY_REFUSED);
+            status.conditions.extend(told.cloned());
+        } else {
+            status.consumers.clear();
+        }
         status.observed_generation = generation;
         status.last_handled_reconcile_at = self.subject.requested_at.map(ToOwned::to_owned);
         status.input = Some(self.input.clone());

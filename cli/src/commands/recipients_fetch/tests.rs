@@ -66,7 +66,7 @@ async fn each_refusal_says_what_is_missing() {
         (
             200,
             json!("hunter2"),
-            "the cluster at https://c gave an answer that is not understood: it is not a SealingKey",
+            "the cluster at https://c gave an answer that is not understood: it is not the SealingKey",
         ),
         (200, key(&[]), "the SealingKey of the cluster at https://c names no recipient"),
         (
@@ -88,8 +88,7 @@ async fn each_refusal_says_what_is_missing() {
 
 fn args(kubeconfig: &std::path::Path, context: Option<&str>) -> Args {
     Args {
-        context: context.map(str::to_owned),
-        kubeconfig: Some(kubeconfig.to_owned()),
+        cluster: ClusterArgs { context: context.map(str::to_owned), kubeconfig: Some(kubeconfig.to_owned()) },
         output: OutputArgs { output: Format::Text },
     }
 }
