@@ -15,7 +15,7 @@ pub struct RenderedFile {
     #[schemars(length(min = 1, max = 253))]
     pub key: Option<String>,
 
-    /// A template in Jinja's syntax. In double braces the name of a key stands for its value: DB_PASSWORD, or keys["tls.crt"] where the name is no word. Filters: append, b64encode, dotenv, json, properties, shell, trim, urlencode, yaml. A name that is no key is an error. At most 32 KiB.
+    /// A template in Jinja's syntax. In double braces the name of a key stands for its value; a name that is no word stands in quotes and brackets behind "keys". Filters: append, b64encode, dotenv, json, properties, shell, trim, urlencode, yaml. A name that is no key is an error. At most 32 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32768))]
     pub template: Option<String>,

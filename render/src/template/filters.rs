@@ -38,15 +38,25 @@ pub(super) fn add(env: &mut Environment<'_>) {
         None => bounded(STANDARD.encode(text(&value)?.as_bytes())),
     });
     env.add_filter("trim", |value: Value| bounded(text(&value)?.trim().to_owned()));
-    env.add_filter("json", quoting(|out, text| Ok(format::json(out, text))));
-    env.add_filter("yaml", quoting(|out, text| Ok(format::yaml(out, text))));
-    env.add_filter("urlencode", quoting(|out, text| Ok(format::urlencode(out, text))));
-    env.add_filter("properties", quoting(|out, text| Ok(format::properties(out, text, Side::Value))));
-    env.add_filter("dotenv", quoting(format::dotenv));
-    env.add_filter("shell", quoting(format::shell));
+    env.add_filter("json", quoting(format::json));
+    env.add_filter("yaml", quoting(format::yaml));
+    env.add_filter("urlencode", quoting(format::urlencode));
+    env.add_filter("properties", quoting(|out, text| format::properties(out, text, Side::Value)));
+    env.add_filter("dotenv", quoting_without_nul(format::dotenv));
+    env.add_filter("shell", quoting_without_nul(format::shell));
 }
 
-fn quoting(quote: fn(&mut String, &str) -> Result<(), Nul>) -> impl Fn(Value) -> Result<String, Error> {
+fn quoting(quote: fn(&mut String, &str)) -> impl Fn(Value) -> Result<String, Error> {
+    move |value| {
+        let mut out = String::new();
+        quote(&mut out, &text(&value)?);
+        bounded(out)
+    }
+}
+
+fn quoting_without_nul(
+    quote: fn(&mut String, &str) -> Result<(), Nul>,
+) -> impl Fn(Value) -> Result<String, Error> {
     move |value| {
         let mut out = String::new();
         quote(&mut out, &text(&value)?).map_err(|Nul| error(Fault::NotTextHere(At(None))))?;
@@ -54,7 +64,8 @@ fn quoting(quote: fn(&mut String, &str) -> Result<(), Nul>) -> impl Fn(Value) ->
     }
 }
 
-fn text(value: &Value) -> Result<Cow<'_, str>, Error> {
+/// A value as it is written.
+pub(super) fn text(value: &Value) -> Result<Cow<'_, str>, Error> {
     match (value.as_str(), value.kind()) {
         (Some(text), _) => Ok(Cow::Borrowed(text)),
         (None, ValueKind::Number | ValueKind::Bool) => Ok(Cow::Owned(value.to_string())),

@@ -7,7 +7,6 @@ use std::error::Error as _;
 use std::io;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value};
 use sealedenv_seal::Plain;
 use zeroize::Zeroizing;
@@ -65,12 +64,7 @@ fn syntax() -> SyntaxConfig {
 }
 
 fn format(out: &mut Output<'_>, _: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
-    Ok(match (value.as_str(), value.kind()) {
-        (Some(text), _) => out.write_str(text)?,
-        (None, ValueKind::Number | ValueKind::Bool) => out.write_str(&value.to_string())?,
-        (None, ValueKind::Undefined) => return Err(ErrorKind::UndefinedError.into()),
-        _ => return Err(error(Fault::NotTextHere(At(None)))),
-    })
+    out.write_str(&filters::text(value)?).map_err(Error::from)
 }
 
 /// A fault on its way through the engine.
