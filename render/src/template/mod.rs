@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 pub(crate) use subset::check;
 
 use crate::fault::At;
-use crate::{Fault, MAX_FILE, Values};
+use crate::{Fault, Values};
 
 /// The name by which a template has all keys.
 pub(crate) const KEYS: &str = "keys";
@@ -30,17 +30,13 @@ pub(crate) fn render(text: &str, values: &Values) -> Result<Plain, Fault> {
     subset::check(text, &|key| values.has(key))?;
     let env = environment();
     let template = env.template_from_named_str("", text).map_err(|error| fault(&error))?;
-    let mut out = Bounded { text: Zeroizing::new(Vec::new()), full: false };
+    let mut out = Wiped(Zeroizing::new(Vec::new()));
     values.take_misuse();
-    let done = template.render_captured_to(values.root(), &mut out).map(drop);
-    if out.full {
-        return Err(Fault::TooLarge);
-    }
-    done.map_err(|error| fault(&error))?;
+    template.render_captured_to(values.root(), &mut out).map_err(|error| fault(&error))?;
     if values.take_misuse() {
         return Err(Fault::NotTextHere(At(None)));
     }
-    Ok(Plain::new(std::mem::take(&mut *out.text)))
+    Ok(Plain::new(std::mem::take(&mut *out.0)))
 }
 
 fn environment() -> Environment<'static> {
@@ -93,19 +89,12 @@ fn fault(error: &Error) -> Fault {
     }
 }
 
-/// Output up to the size of a file.
-struct Bounded {
-    text: Zeroizing<Vec<u8>>,
-    full: bool,
-}
+/// Output that is wiped. Fuel bounds it.
+struct Wiped(Zeroizing<Vec<u8>>);
 
-impl io::Write for Bounded {
+impl io::Write for Wiped {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.text.len() + bytes.len() > MAX_FILE {
-            self.full = true;
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        self.text.extend_from_slice(bytes);
+        self.0.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
