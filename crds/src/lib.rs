@@ -14,10 +14,13 @@ pub mod condition;
 pub mod names;
 // KubeSchema expands to a private copy of each struct, which the lint then reports.
 #[allow(unreachable_pub)]
+mod rendered_file;
+#[allow(unreachable_pub)]
 mod sealed_env;
 #[allow(unreachable_pub)]
 mod sealing_key;
 
+pub use rendered_file::{FileFormat, RenderedFile};
 pub use sealed_env::{
     Allow, Class, Consumer, DeletionPolicy, Delivery, KeyMeta, KeyState, KeyStatus, OnKeyError, SealedEnv,
     SealedEnvSpec, SealedEnvStatus, SecretRef, SecretShape, Source,

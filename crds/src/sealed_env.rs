@@ -7,6 +7,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::RenderedFile;
+
 /// An environment kept in git as sealed values. The operator opens them and writes a Secret.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
@@ -29,6 +31,9 @@ use serde::{Deserialize, Serialize};
 #[x_kube(validation = Rule::new("(has(self.data) && size(self.data) > 0) || (has(self.public) && size(self.public) > 0)").message("a SealedEnv needs at least one key in data or public"))]
 #[x_kube(validation = Rule::new("!has(self.meta) || !has(self.public) || self.meta.all(k, !(k in self.public) || !has(self.meta[k].class) || self.meta[k].class != 'secret')").message("a key of class secret must not stand in public: seal it and put it in data"))]
 #[x_kube(validation = Rule::new("!has(self.allow) || self.delivery == 'Memory'").message("allow is for delivery Memory: a Secret can be read by whoever may read Secrets"))]
+#[x_kube(validation = Rule::new("!has(self.files) || self.files.all(p, !(has(self.data) && p.split('/')[0] in self.data) && !(has(self.public) && p.split('/')[0] in self.public))").message("a path in files has the name of a key: give the file another path"))]
+#[x_kube(validation = Rule::new("!has(self.files) || self.delivery == 'Memory' || self.files.all(p, !p.contains('/'))").message("with delivery Secret a path in files is a key of the Secret and has no '/'"))]
+#[x_kube(validation = Rule::new("!has(self.files) || self.delivery == 'Memory' || self.files.all(p, !has(self.files[p].mode))").message("mode in files is for delivery Memory: a Secret has no modes of its own, the volume that mounts it has"))]
 #[serde(rename_all = "camelCase")]
 pub struct SealedEnvSpec {
     /// Sealed values by key, each a text that starts with "sealed:v1:". Make one with "sealedenv value seal" or a whole manifest with "sealedenv manifest". Anything else is refused, so that a plain value cannot be stored here by mistake. A key that stands in data and in public is taken from data.
@@ -59,7 +64,14 @@ pub struct SealedEnvSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretShape>,
 
-    /// What happens to a key whose value cannot be opened. KeepLast: its last good value stays. Omit: the key is left out. Fail: nothing is written while any key is bad. The other keys are never harmed.
+    /// Files that are made from the values, by path, beside one for each key: a .env file, JSON, YAML, properties, a template, or a key under another name. With delivery Secret a file is an entry of the Secret, and its path is a name without "/". A path has letters, digits, "-", "_" and "." and may not begin with ".."; it must not be the name of a key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    #[x_kube(validation = Rule::new("self.all(p, p.size() <= 253 && p.matches('^([.]?[-_A-Za-z0-9][-._A-Za-z0-9]*)(/[.]?[-_A-Za-z0-9][-._A-Za-z0-9]*){0,7}$'))").message("a path in files has parts of letters, digits, '-', '_' and '.', at most 8, which are neither '.' nor begin with '..', and at most 253 characters"))]
+    #[x_kube(validation = Rule::new("self.all(p, !self.exists(q, p.startsWith(q + '/')))").message("a path in files is a folder of another"))]
+    pub files: BTreeMap<String, RenderedFile>,
+
+    /// What happens to a key whose value cannot be opened, and to a file that cannot be made. KeepLast: its last good value stays. Omit: it is left out. Fail: nothing is written while any is bad. The others are never harmed.
     #[serde(default)]
     pub on_key_error: OnKeyError,
 
@@ -197,11 +209,11 @@ pub struct SealedEnvStatus {
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 
-    /// How many keys are delivered as the spec says, of how many: for example 3/4.
+    /// How many keys and files are delivered as the spec says, of how many: for example 3/4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys_ready: Option<String>,
 
-    /// Each key, without its value.
+    /// Each key and each file, without its value.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub keys: Vec<KeyStatus>,
@@ -263,11 +275,11 @@ pub struct SecretRef {
     pub immutable: bool,
 }
 
-/// One key, without its value.
+/// One key or one file, without its value.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyStatus {
-    /// Name of the key.
+    /// Name of the key, or path of the file.
     pub name: String,
     /// Its class.
     pub class: Class,
@@ -293,6 +305,8 @@ pub enum Source {
     Sealed,
     /// A plain value of spec.public.
     Public,
+    /// A file of spec.files. It counts as secret.
+    File,
 }
 
 /// What was done with a key.
@@ -300,7 +314,7 @@ pub enum Source {
 pub enum KeyState {
     /// The Secret holds the value of the spec; in Memory delivery, pods can have it.
     Ready,
-    /// The value cannot be opened; the Secret still holds the last good one.
+    /// The value cannot be opened, or the file not be made; the Secret still holds the last good one.
     KeptLast,
     /// The value cannot be opened; the Secret does not hold the key. In Memory delivery, pods that have its last good value keep it unless the policy says Omit.
     Missing,

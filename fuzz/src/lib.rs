@@ -13,6 +13,7 @@ pub mod dotenv;
 pub mod manifest;
 pub mod sealed_open;
 pub mod sealed_text;
+pub mod template;
 
 /// The writer of vectors: it can write what the crate under test must not.
 #[allow(dead_code, clippy::pedantic)]

@@ -11,6 +11,8 @@ use sealedenv_seal::Plain;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use crate::files::Modes;
+
 /// Changes when the same input should give another Secret than an older operator gave: then everything is
 /// reconciled once after the upgrade.
 const OUTPUT_VERSION: &str = "1";
@@ -30,6 +32,11 @@ impl DigestKey {
     /// Digest of the content of a Secret, 32 hex digits. Names and values are length-prefixed, so that no two
     /// different contents are the same bytes.
     pub fn of(&self, content: &BTreeMap<String, Plain>) -> String {
+        self.of_files(content, &Modes::new())
+    }
+
+    /// Digest of files, which are another delivery when their content or their permissions are others.
+    pub fn of_files(&self, content: &BTreeMap<String, Plain>, modes: &Modes) -> String {
         // HMAC takes a key of any length, so this cannot fail; an empty digest would only cost a rewrite.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.0.as_slice()) else {
             return String::new();
@@ -39,6 +46,13 @@ impl DigestKey {
                 mac.update(&(part.len() as u64).to_be_bytes());
                 mac.update(part);
             }
+        }
+        // Told apart from a file by the length: none is that long.
+        for (path, mode) in modes.iter().filter(|(path, _)| content.contains_key(*path)) {
+            mac.update(&u64::MAX.to_be_bytes());
+            mac.update(&(path.len() as u64).to_be_bytes());
+            mac.update(path.as_bytes());
+            mac.update(&mode.to_be_bytes());
         }
         hex::encode(&mac.finalize().into_bytes()[..16])
     }
@@ -96,6 +110,19 @@ mod tests {
         ] {
             assert_ne!(base, other);
         }
+    }
+
+    #[test]
+    fn a_file_of_another_mode_is_another_delivery() {
+        let key = DigestKey::new([7; 32]);
+        let content = content(&[("a", "1"), ("b", "2")]);
+        let with = |modes: &[(&str, u32)]| {
+            key.of_files(&content, &modes.iter().map(|(path, mode)| ((*path).to_owned(), *mode)).collect())
+        };
+        assert_eq!(with(&[]), key.of(&content));
+        assert_eq!(with(&[("gone", 0o400)]), key.of(&content));
+        let different = [with(&[]), with(&[("a", 0o400)]), with(&[("a", 0o440)]), with(&[("b", 0o400)])];
+        assert_eq!(different.iter().collect::<std::collections::BTreeSet<_>>().len(), different.len());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kube::Resource;
 use kube::api::ObjectMeta;
 use kube::runtime::reflector::ObjectRef;
-use sealedenv_crds::{KeyMeta, SealedEnv, SealedEnvSpec, SealedEnvStatus, names};
+use sealedenv_crds::{KeyMeta, RenderedFile, SealedEnv, SealedEnvSpec, SealedEnvStatus, names};
 
 use crate::digest;
 use crate::objects::Verdict;
@@ -17,7 +17,7 @@ use crate::plan::{Handled, Subject};
 #[derive(Clone, Debug)]
 pub struct Known {
     metadata: ObjectMeta,
-    /// The spec without `data`, `public` and `meta`.
+    /// The spec without `data`, `public`, `meta` and `files`.
     pub spec: SealedEnvSpec,
     /// Fingerprint of the whole spec.
     pub input: String,
@@ -35,6 +35,7 @@ impl Known {
             data: std::mem::take(&mut env.spec.data),
             public: std::mem::take(&mut env.spec.public),
             meta: std::mem::take(&mut env.spec.meta),
+            files: std::mem::take(&mut env.spec.files),
             status: env.status.unwrap_or_default(),
         };
         let requested = env.metadata.annotations.as_mut().and_then(|a| a.remove_entry(names::REQUESTED_AT));
@@ -114,25 +115,30 @@ impl Resource for Known {
     }
 }
 
-/// What was stripped from an object: the values of its spec, sealed and public, and its status.
+/// What was stripped from an object: the values of its spec, sealed and public, its files, and its status.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
     data: BTreeMap<String, String>,
     public: BTreeMap<String, String>,
     meta: BTreeMap<String, KeyMeta>,
+    files: BTreeMap<String, RenderedFile>,
     status: SealedEnvStatus,
 }
 
 impl Values {
     /// Puts the values back into a spec, and gives the status.
     pub fn restore(self, spec: &SealedEnvSpec) -> (SealedEnvSpec, SealedEnvStatus) {
-        let spec = SealedEnvSpec { data: self.data, public: self.public, meta: self.meta, ..spec.clone() };
-        (spec, self.status)
+        let Self { data, public, meta, files, status } = self;
+        (SealedEnvSpec { data, public, meta, files, ..spec.clone() }, status)
     }
 
     fn size(&self) -> usize {
         let values: usize = (self.data.iter().chain(&self.public)).map(|(k, v)| k.len() + v.len() + 64).sum();
-        values + self.status.keys.len() * 256
+        let files = self.files.iter().map(|(path, file)| {
+            let keys: usize = file.keys.iter().flatten().map(|key| key.len() + 32).sum();
+            path.len() + file.template.as_ref().map_or(0, String::len) + keys + 256
+        });
+        values + files.sum::<usize>() + self.status.keys.len() * 256
     }
 }
 
@@ -289,7 +295,9 @@ mod tests {
 
     #[test]
     fn stripping_keeps_no_value_and_putting_back_restores_the_spec() {
-        let whole = env("1", "sealed:v1:canary");
+        let mut whole = env("1", "sealed:v1:canary");
+        let file = RenderedFile { template: Some("canary".into()), ..RenderedFile::default() };
+        whole.spec.files.insert("f".into(), file);
         let (known, values) = Known::strip(whole.clone());
         assert!(!format!("{known:?}").contains("canary"));
         assert_eq!(known.input, digest::input(&whole.spec, None));

@@ -1,7 +1,7 @@
 //! The operator: opens sealed values with the cluster's keys and reconciles them into Secrets.
 //!
 //! - [`plan`] decides about one SealedEnv, purely; [`keys::decide`] decides about keys, purely.
-//! - [`opened`] and [`digest`] prepare their input, also purely.
+//! - [`opened`], [`files`] and [`digest`] prepare their input, also purely.
 //! - [`reconcile`](mod@reconcile) looks, asks `plan`, records, writes and tells; `apply` does the writes.
 //! - [`controller`] turns watches into a queue of objects; [`known`] and [`secrets`] are what it remembers.
 //! - [`delivery`] gives values to pods that hold them in memory, on leader and standbys alike.
@@ -19,6 +19,7 @@ pub mod controller;
 pub mod delivery;
 mod departed;
 pub mod digest;
+pub mod files;
 pub mod keys;
 pub mod known;
 pub mod leader;

@@ -13,6 +13,7 @@ use sealedenv_seal::OpenPolicy;
 use crate::apply::{self, WriteError};
 use crate::clock::Clock;
 use crate::digest::DigestKey;
+use crate::files;
 use crate::keys::store::Keys;
 use crate::known::{Known, Values, Waiting, Written};
 use crate::leader::{Leadership, NotLeading};
@@ -144,8 +145,10 @@ async fn work_on(known: Arc<Known>, ctx: &Context) -> Result<Done, ReconcileErro
         }
         let status = ctx.written.latest(&known, seen);
         let subject = known.subject(&spec, &status);
-        let opened = open_all(subject.namespace, subject.name, &spec, &ring.keyring, OpenPolicy::default());
+        let mut opened =
+            open_all(subject.namespace, subject.name, &spec, &ring.keyring, OpenPolicy::default());
         ctx.metrics.opened(&opened);
+        files::add(&spec, &mut opened);
         let mut observed = observe(ctx, &subject, &ring.fingerprint);
         if secret.is_some() || needs_content(&subject, &observed, &opened) {
             look(ctx, &subject, &mut observed).await?;

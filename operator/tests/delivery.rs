@@ -407,6 +407,53 @@ async fn a_bad_key_leaves_the_others_and_names_what_to_keep() {
 }
 
 #[tokio::test]
+async fn files_are_given_with_their_modes_and_one_that_cannot_be_made_is_kept() {
+    let (log, memory) = recorded();
+    let bench = bench(log, Leadership::alone());
+    let files = |template: &str| {
+        json!({"public": {"USER": "app"}, "files": {
+            "app.env": {"format": "Dotenv"},
+            "conf/url": {"template": template, "mode": "0400"},
+        }})
+    };
+    bench.env(&files("{{ USER }}:{{ TOKEN }}@db"));
+    let Ok(Outcome::Files(given)) = bench.ask(true, None).await else { panic!("no files") };
+    let seen: Vec<_> =
+        given.files.iter().map(|file| (file.path.as_str(), file.content.expose(), file.mode)).collect();
+    let (dotenv, url) = (format!("TOKEN={CANARY}\nUSER=app\n"), format!("app:{CANARY}@db"));
+    let wanted: [(&str, &[u8], Option<u32>); 4] = [
+        ("TOKEN", CANARY.as_bytes(), None),
+        ("USER", b"app", None),
+        ("app.env", dotenv.as_bytes(), None),
+        ("conf/url", url.as_bytes(), Some(0o400)),
+    ];
+    assert_eq!(seen, wanted);
+    assert_eq!(lines(&memory).pop().unwrap()["keys"], json!(["TOKEN", "USER", "app.env", "conf/url"]));
+    assert!(matches!(bench.ask(true, Some(&given.digest)).await, Ok(Outcome::Unchanged { .. })));
+
+    let mut other = files("{{ USER }}:{{ TOKEN }}@db");
+    other["files"]["conf/url"]["mode"] = json!("0440");
+    bench.env(&other);
+    let Ok(Outcome::Files(again)) = bench.ask(true, Some(&given.digest)).await else {
+        panic!("another mode")
+    };
+    assert_eq!(again.files[3].mode, Some(0o440));
+
+    bench.env(&files("{{ USER }}:{{ PASSWORD }}@db"));
+    let Ok(Outcome::Files(given)) = bench.ask(true, None).await else { panic!("no files") };
+    assert_eq!(given.files.len(), 3);
+    assert_eq!(given.keep.iter().map(ToString::to_string).collect::<Vec<_>>(), ["conf/url"]);
+    let mut fail = files("{{ USER }}:{{ PASSWORD }}@db");
+    fail["onKeyError"] = json!("Fail");
+    bench.env(&fail);
+    let refused = bench.ask(true, None).await.ok().unwrap();
+    assert_eq!(refusal(&refused), Reason::NotOpened);
+    for line in lines(&memory) {
+        assert!(!line.to_string().contains(CANARY));
+    }
+}
+
+#[tokio::test]
 async fn without_a_record_nothing_is_given() {
     let folder = tempfile::tempdir().unwrap();
     let sink = FileSink::new(folder.path().join("no/such/folder/audit.jsonl"), Rotation::default());

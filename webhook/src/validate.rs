@@ -1,15 +1,17 @@
 //! Checks a SealedEnv before it is stored: what can be known without any key.
 //!
 //! The CRD's own rules hold even with every webhook down. This adds what they cannot say: whether each sealed value
-//! has the structure of one, by the same parser that the operator uses, and whether it was sealed for the place
-//! where it stands. Nothing here proves that a value opens; that takes a key.
+//! has the structure of one, by the same parser that the operator uses, whether it was sealed for the place where it
+//! stands, and whether each file can be made at all. Nothing here proves that a value opens; that takes a key.
 //!
 //! Messages name keys and scopes, never any part of a value: a value that is refused may be a secret that was never
 //! sealed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use sealedenv_crds::{Class, SealedEnvSpec, names};
+use sealedenv_render::Problem;
 use sealedenv_seal::{MAX_VALUE, Place, Sealed};
 
 use crate::text::quoted;
@@ -41,10 +43,10 @@ pub fn faults(namespace: &str, name: &str, spec: &SealedEnvSpec) -> Vec<Fault> {
     if spec.data.is_empty() && spec.public.is_empty() {
         faults.push(Fault::of("Empty", "spec", "needs at least one key in data or public"));
     }
-    let mut size = 0;
+    let mut sizes = BTreeMap::new();
     for (key, text) in &spec.data {
         match data(namespace, name, key, text) {
-            Ok(value_len) => size += value_len,
+            Ok(size) => _ = sizes.insert(key, size),
             Err(fault) => faults.push(fault),
         }
     }
@@ -56,15 +58,19 @@ pub fn faults(namespace: &str, name: &str, spec: &SealedEnvSpec) -> Vec<Fault> {
             faults.push(Fault::key("SecretInPublic", "public", key, message));
         }
         if !spec.data.contains_key(key) {
-            size += text.len();
+            sizes.insert(key, text.len());
         }
     }
+    let copies = spec.files.values().filter_map(|file| sizes.get(file.key.as_ref()?));
+    let size: usize = sizes.values().chain(copies).sum();
     if size > MAX_VALUE {
         let message =
             format!("all values together have {size} bytes, and a Secret holds at most {MAX_VALUE}");
         faults.push(Fault::of("TooLarge", "spec", message));
     }
     shape(spec, &mut faults);
+    let files = sealedenv_render::shape(spec).into_iter().chain(sealedenv_render::check(spec));
+    faults.extend(files.map(|problem| Fault::file(&problem)));
     faults
 }
 
@@ -127,6 +133,13 @@ impl Fault {
         Self { reason, field: field.into(), key: None, message: message.into() }
     }
 
+    fn file(problem: &Problem) -> Self {
+        let path = &problem.path;
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
+        let shown = if path.bytes().all(plain) { path.clone() } else { quoted(path) };
+        Self::of(problem.fault.reason(), format!("spec.files.{shown}"), problem.fault.to_string())
+    }
+
     /// About one key, which is shown as it is only if it is one.
     fn key(reason: &'static str, field: &str, key: &str, message: impl Into<String>) -> Self {
         let shown = if names::is_valid_key(key) { key.to_owned() } else { quoted(key) };
@@ -137,7 +150,7 @@ impl Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sealedenv_crds::{KeyMeta, SecretShape};
+    use sealedenv_crds::{KeyMeta, RenderedFile, SecretShape};
     use sealedenv_seal::{Identity, Plain, Scope, seal};
 
     fn sealed(scope: &Scope, value: &[u8]) -> String {
@@ -256,6 +269,43 @@ mod tests {
     }
 
     #[test]
+    fn files_that_cannot_be_made_are_refused_and_their_text_is_not_repeated() {
+        let mut bad = spec(&[("A", &strict("A"))]);
+        let template =
+            |text: &str| RenderedFile { template: Some(text.to_owned()), ..RenderedFile::default() };
+        let key = |key: &str| RenderedFile { key: Some(key.to_owned()), ..RenderedFile::default() };
+        bad.files = [
+            ("good.txt", template("{{ A }}")),
+            ("copy", key("A")),
+            ("A", template("x")),
+            ("gone", key("B")),
+            ("syntax", template("\n{{ hunter2 hunter2 }}")),
+            ("unknown", template("\n\n{{ hunter2 }}")),
+            ("call", template("{{ A.hunter2() }}")),
+            ("..data", template("x")),
+            ("a\nb", template("x")),
+            ("a/b", template("x")),
+        ]
+        .map(|(path, file)| (path.to_owned(), file))
+        .into();
+        let found = faults("shop", "checkout", &bad);
+        let told: Vec<_> = found.iter().map(|f| (f.reason, f.to_string())).collect();
+        for (reason, text) in [
+            ("InvalidFile", "spec.files.A: the path has the name of a key"),
+            ("InvalidFile", "spec.files...data: the path cannot be used"),
+            ("InvalidFile", "spec.files.a/b: with delivery Secret"),
+            ("UnknownKey", "spec.files.gone: there is no key B"),
+            ("UnknownKey", "spec.files.unknown: line 3: there is no key of that name"),
+            ("TemplateSyntax", "spec.files.syntax: line 2: the template has a syntax error"),
+            ("TemplateUnsupported", "spec.files.call: line 1: calls are not available"),
+        ] {
+            assert!(told.iter().any(|(r, t)| *r == reason && t.starts_with(text)), "{text}: {told:?}");
+        }
+        assert_eq!(told.len(), 8, "{told:?}");
+        assert!(told.iter().all(|(_, text)| !text.contains("hunter2") && !text.contains('\n')), "{told:?}");
+    }
+
+    #[test]
     fn a_secret_must_hold_them_all() {
         let half = vec![b'x'; MAX_VALUE / 2];
         let mut full = spec(&[("A", &sealed(&Scope::cluster("A").unwrap(), &half))]);
@@ -264,6 +314,15 @@ mod tests {
         assert_eq!(reasons(&full), [""; 0]);
         assert_eq!(warnings(&full).len(), 1);
         full.public.insert("B".to_owned(), "x".repeat(MAX_VALUE / 2 + 1));
+        assert_eq!(reasons(&full), ["TooLarge"]);
+        full.public.remove("B");
+        full.files
+            .insert("copy".to_owned(), RenderedFile { key: Some("A".to_owned()), ..RenderedFile::default() });
+        assert_eq!(reasons(&full), [""; 0]);
+        full.files.insert(
+            "copy2".to_owned(),
+            RenderedFile { key: Some("A".to_owned()), ..RenderedFile::default() },
+        );
         assert_eq!(reasons(&full), ["TooLarge"]);
     }
 }

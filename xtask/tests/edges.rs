@@ -7,21 +7,33 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// Which of our crates each of our crates may depend on. A crate that is not listed here fails the test.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("sealedenv-seal", &[]),
     ("sealedenv-audit", &[]),
     ("sealedenv-crds", &[]),
     ("sealedenv-runtime", &[]),
     ("sealedenv-delivery", &[]),
+    // What a file looks like in the API, and the type that a value is.
+    ("sealedenv-render", &["sealedenv-seal", "sealedenv-crds"]),
     (
         "sealedenv-operator",
-        &["sealedenv-seal", "sealedenv-audit", "sealedenv-crds", "sealedenv-runtime", "sealedenv-delivery"],
+        &[
+            "sealedenv-seal",
+            "sealedenv-audit",
+            "sealedenv-crds",
+            "sealedenv-runtime",
+            "sealedenv-delivery",
+            "sealedenv-render",
+        ],
     ),
-    // seal for parsing only: the webhook never has a key.
-    ("sealedenv-webhook", &["sealedenv-seal", "sealedenv-audit", "sealedenv-crds", "sealedenv-runtime"]),
+    // seal for parsing only: the webhook never has a key. render for its checks.
+    (
+        "sealedenv-webhook",
+        &["sealedenv-seal", "sealedenv-audit", "sealedenv-crds", "sealedenv-runtime", "sealedenv-render"],
+    ),
     // No seal, no crds: it can open nothing, and asks no API server.
     ("sealedenv-node", &["sealedenv-delivery", "sealedenv-runtime"]),
-    ("sealedenv-cli", &["sealedenv-seal", "sealedenv-audit", "sealedenv-crds"]),
+    ("sealedenv-cli", &["sealedenv-seal", "sealedenv-audit", "sealedenv-crds", "sealedenv-render"]),
     // All components in one program. Nothing depends on it, so none of them learns of another.
     (
         "sealedenv-image",
@@ -111,6 +123,16 @@ fn age_has_neither_ssh_nor_plugins() {
             "age's feature {feature} is on: RUSTSEC-2023-0071, or running other programs, or nothing needed here"
         );
     }
+}
+
+/// What the templates of files were judged without. `fuel` is what bounds them.
+#[test]
+fn the_template_engine_has_no_more_than_it_needs() {
+    let metadata = metadata();
+    let resolve = metadata.resolve.as_ref().unwrap();
+    let engine = resolve.nodes.iter().find(|node| metadata[&node.id].name.as_str() == "minijinja").unwrap();
+    let on: BTreeSet<&str> = engine.features.iter().map(|feature| feature.as_str()).collect();
+    assert_eq!(on, BTreeSet::from(["fuel", "internal_debug", "unstable_machinery"]));
 }
 
 /// Whether a manifest takes the workspace's lints: the table `[lints]` with `workspace = true`.

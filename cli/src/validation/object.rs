@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use sealedenv_crds::names;
+use sealedenv_render::Problem;
 use sealedenv_seal::{MAX_VALUE, PREFIX};
 
-use super::rules::Rules;
+use super::rules::{Rules, without_nulls};
 use super::schema::Schema;
 use super::values::{self, Stand};
 use super::{Finding, Options, shown};
@@ -103,9 +104,10 @@ fn of_spec(document: &Node, spec: &Node, stand: &Stand<'_>, schema: &Schema, rul
     let (data, public, meta) = (block("data"), block("public"), block("meta"));
 
     let mut found = schema.check(spec);
+    found.extend(of_files(spec));
     let sealed = values::check(data, stand);
     let has_plain = sealed.findings.iter().any(|finding| finding.rule == "NotSealed");
-    if found.iter().all(|finding| finding.rule == "UnknownField") {
+    if found.iter().all(|finding| finding.rule != "Schema") {
         // The server applies the rules only to what the schema allows. That a value is not sealed was said already,
         // with its key and its line.
         let broken = rules.check(document);
@@ -141,6 +143,24 @@ fn of_spec(document: &Node, spec: &Node, stand: &Stand<'_>, schema: &Schema, rul
         );
     }
     found
+}
+
+/// Files that cannot be made, whatever the values are. What is wrong with their shape is the schema's and the rules' to
+/// report.
+fn of_files(spec: &Node) -> Vec<Finding> {
+    let Some(files) = spec.get("files").map(Node::entries) else { return Vec::new() };
+    let Ok(spec) = serde_json::from_value(without_nulls(spec.to_json())) else { return Vec::new() };
+    let line = |path: &str| files.iter().find(|entry| entry.key == path).map_or(1, |entry| entry.line);
+    let finding = |Problem { path, fault }: Problem| {
+        let finding =
+            Finding::error(line(&path), fault.reason(), format!("spec.files.{}: {fault}", shown(&path)));
+        if fault.line().is_some() {
+            finding.hint("the line is that of the template, from 1")
+        } else {
+            finding
+        }
+    };
+    sealedenv_render::check(&spec).into_iter().map(finding).collect()
 }
 
 fn of_public(entry: &Entry, sealed_keys: &HashSet<String>) -> Vec<Finding> {

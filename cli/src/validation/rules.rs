@@ -41,7 +41,7 @@ impl Rules {
 }
 
 /// The API server leaves out nulls before it applies rules.
-fn without_nulls(json: Value) -> Value {
+pub(super) fn without_nulls(json: Value) -> Value {
     match json {
         Value::Object(fields) => fields
             .into_iter()

@@ -76,6 +76,51 @@ fn a_good_manifest_has_no_finding() {
 }
 
 #[test]
+fn files_that_cannot_be_made_are_found_and_their_text_is_never_shown() {
+    let with = |files: &str| {
+        let spec = format!(
+            "  data: {{A: {}}}\n  public: {{B-b: x}}\n  files:\n    one: {{key: A}}\n{files}",
+            good("A")
+        );
+        found(&manifest(&spec))
+    };
+    assert_eq!(with("    app.json: {format: JSON}\n    t: {template: '{{ A }}'}\n"), [""; 0]);
+    for (file, wanted) in [
+        ("{key: C}", "spec.files.f: there is no key C in data or public"),
+        ("{format: JSON, keys: [A, C]}", "spec.files.f: there is no key C in data or public"),
+        ("{format: YAML, keys: [A, A]}", "spec.files.f: A stands twice in keys"),
+        (
+            "{format: Dotenv}",
+            "spec.files.f: B-b cannot be a variable: choose keys of letters, digits and '_' with keys",
+        ),
+        ("{template: '{{ hunter2-canary }'}", "spec.files.f: line 1: the template has a syntax error"),
+    ] {
+        let found = with(&format!("    f: {file}\n"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("11 error ") && found[0].ends_with(wanted), "{found:?}");
+    }
+    let block = "    f:\n      template: |\n        {{ A }}\n        {{ hunter2canary }}\n";
+    let found = with(block);
+    assert_eq!(
+        found,
+        ["11 error UnknownKey: spec.files.f: line 2: there is no key of that name in data or public"]
+    );
+    // By the CRD's own rules, once.
+    for (files, wanted) in [
+        ("    f: {key: A, template: x}\n", "a file needs exactly one of key, template and format"),
+        ("    f: {key: A, keys: [A]}\n", "keys goes with format"),
+        ("    A: {key: A}\n", "the name of a key"),
+        ("    a/b: {key: A}\n", "has no '/'"),
+        ("    ..data: {key: A}\n", "a path in files has parts"),
+        ("    f: {key: A, mode: '0400'}\n", "mode in files is for delivery Memory"),
+        ("    f: {key: A, mode: 0400}\n", "must be text"),
+    ] {
+        let found = with(files);
+        assert!(found.len() == 1 && found[0].contains(wanted), "{files}: {found:?}");
+    }
+}
+
+#[test]
 fn plain_text_in_data_is_found_and_never_shown() {
     for value in [
         CANARY.to_owned(),

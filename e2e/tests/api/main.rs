@@ -2,6 +2,7 @@
 
 mod crd;
 mod delivery;
+mod files;
 mod format;
 mod gitops;
 mod gone;

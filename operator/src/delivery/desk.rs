@@ -10,7 +10,7 @@ use futures::future::OptionFuture;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use sealedenv_audit::{Action, Actor, ActorKind, KeyedDigest, ObjectRef, Outcome as Ended, Record};
-use sealedenv_crds::{KeyState, OnKeyError, SealedEnv};
+use sealedenv_crds::{KeyState, OnKeyError, SealedEnv, SealedEnvSpec};
 use sealedenv_delivery::server::{Call, Fetch, Refusal};
 use sealedenv_delivery::{Answer, Content, File, FilePath, Files, Outcome, Reason, Refused, Wanted};
 use sealedenv_runtime::report::chain;
@@ -24,6 +24,7 @@ use super::metrics::Deliveries;
 use super::refusals::Refusals;
 use super::review::review;
 use crate::controller::Extent;
+use crate::files;
 use crate::leader::clock::{Steady, Tick};
 use crate::opened::{Opened, open_all};
 use crate::plan::{self, memory};
@@ -316,12 +317,15 @@ fn opening(ctx: &Context, env: &SealedEnv) -> Result<Release, (Reason, String)> 
     if let Some(problem) = plan::problem(&env.spec) {
         return Err((Reason::NotOpened, problem));
     }
-    let opened = open_all(namespace, name, &env.spec, &ring.keyring, OpenPolicy::default());
+    let mut opened = open_all(namespace, name, &env.spec, &ring.keyring, OpenPolicy::default());
     ctx.metrics.opened(&opened);
-    rendered(ctx, env.spec.on_key_error, opened)
+    files::add(&env.spec, &mut opened);
+    rendered(ctx, &env.spec, opened)
 }
 
-fn rendered(ctx: &Context, policy: OnKeyError, opened: Opened) -> Result<Release, (Reason, String)> {
+fn rendered(ctx: &Context, spec: &SealedEnvSpec, opened: Opened) -> Result<Release, (Reason, String)> {
+    let policy = spec.on_key_error;
+    let modes = files::modes(spec);
     let mut recipients: Vec<String> =
         opened.0.values().flat_map(|key| key.sealed_to.iter().cloned()).collect();
     recipients.sort_unstable();
@@ -333,7 +337,7 @@ fn rendered(ctx: &Context, policy: OnKeyError, opened: Opened) -> Result<Release
         };
         (reason, refusal.message)
     })?;
-    let digest = ctx.digests.of(&content.values);
+    let digest = ctx.digests.of_files(&content.values, &modes);
     let path = |key: &str| {
         FilePath::parse(key).map_err(|_| (Reason::NotOpened, format!("{key} cannot be the name of a file")))
     };
@@ -346,7 +350,7 @@ fn rendered(ctx: &Context, policy: OnKeyError, opened: Opened) -> Result<Release
     let files = (content.values.iter())
         .map(|(key, value)| {
             let content = Content::new(value.expose().to_vec());
-            Ok(File { path: path(key)?, content, mode: None })
+            Ok(File { path: path(key)?, content, mode: modes.get(key).copied() })
         })
         .collect::<Result<_, _>>()?;
     Ok(Release { files: Files { digest, files, keep, refresh_after: REFRESH }, keys, recipients })

@@ -12,7 +12,7 @@ use crate::reason::Reason;
 /// The largest sum of values that a Secret takes (Kubernetes: `core.MaxSecretSize`).
 pub(crate) const MAX_SECRET_SIZE: usize = 1 << 20;
 
-/// What a Secret will hold, and what is said of each key.
+/// What a Secret will hold, and what is said of each key and each file.
 pub(crate) struct Content {
     pub(crate) values: BTreeMap<String, Plain>,
     pub(crate) states: States,
@@ -100,7 +100,8 @@ pub(crate) fn fold(
             states: States::unwritten(&opened, held),
         });
     }
-    if bad == opened.0.len() {
+    // A file that needs no key is no reason to write.
+    if opened.0.values().all(|k| k.value.is_err() || k.source == Source::File) {
         let message = format!("{}; no value is left to write", bad_keys(&opened));
         return Err(Refused {
             reason: Reason::NothingOpened,

@@ -9,6 +9,7 @@ use super::content::{self, Content, States};
 use super::decide::Refusal;
 use super::{Observed, Ownership, SecretFacts, Step, Subject, secret_name};
 use crate::digest::DigestKey;
+use crate::files;
 use crate::opened::Opened;
 
 /// What pods can have.
@@ -27,7 +28,7 @@ pub(crate) fn decide(
 ) -> Result<Ready, Refusal> {
     // There is no Secret that could keep a last good value; the pods do.
     let Content { values, states } = fold(opened, subject.spec.on_key_error)?;
-    let digest = digests.of(&values);
+    let digest = digests.of_files(&values, &files::modes(subject.spec));
     let current = observed.secret.map(|secret| (secret_name(subject), secret));
     let former = subject.status.secret.as_ref().map(|written| written.name.as_str()).zip(observed.former);
     let steps = (current.into_iter().chain(former))

@@ -76,8 +76,12 @@ pub(crate) fn problem(spec: &SealedEnvSpec) -> Option<String> {
         .meta
         .iter()
         .find(|(key, meta)| meta.class == Some(Class::Secret) && spec.public.contains_key(*key));
-    secret_in_plain
-        .map(|(key, _)| format!("{key} is of class secret and stands in public; seal it and put it in data"))
+    if let Some((key, _)) = secret_in_plain {
+        return Some(format!("{key} is of class secret and stands in public; seal it and put it in data"));
+    }
+    let file = sealedenv_render::shape(spec).into_iter().next()?;
+    let path: String = file.path.chars().filter(|c| !c.is_control()).take(80).collect();
+    Some(format!("file {path}: {}", file.fault))
 }
 
 impl DesiredSecret {

@@ -1,5 +1,7 @@
 //! Every row of the decision table in docs/src/reconcile.md.
 
+mod files;
+
 use super::decide::FOREIGN_RECHECK;
 use super::*;
 use crate::opened::{KeyFault, OpenedKey};
@@ -64,7 +66,10 @@ impl World {
                 .map(|v| Plain::from(v.as_bytes().to_vec()))
                 .map_err(|reason| KeyFault { reason, message: "why".into() }),
         };
-        Opened(self.values.iter().map(|(name, value)| ((*name).to_owned(), key(value))).collect())
+        let keys = self.values.iter().map(|(name, value)| ((*name).to_owned(), key(value)));
+        let mut opened = Opened(keys.collect());
+        crate::files::add(&self.spec, &mut opened);
+        opened
     }
 
     fn plan(&self, secret: Option<SecretFacts>) -> Plan {
