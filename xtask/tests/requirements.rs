@@ -18,11 +18,13 @@ use std::{
 
 use pages::{prose, read, root, split_code};
 
-const CRATES: [&str; 10] =
-    ["seal", "audit", "crds", "runtime", "delivery", "operator", "webhook", "cli", "e2e", "xtask"];
+const CRATES: [&str; 14] = [
+    "seal", "audit", "crds", "runtime", "delivery", "volume", "operator", "webhook", "node", "agent", "exec", "cli",
+    "e2e", "xtask",
+];
 
 /// Pages whose named tests must exist.
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 12] = [
     "docs/requirements.md",
     "docs/src/threat-model.md",
     "docs/src/reconcile.md",
@@ -30,6 +32,7 @@ const PAGES: [&str; 11] = [
     "docs/src/architecture.md",
     "docs/src/deviations.md",
     "docs/src/delivery.md",
+    "docs/src/agent.md",
     "docs/src/gitops.md",
     "docs/src/supply.md",
     "docs/src/faults.md",

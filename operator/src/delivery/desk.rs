@@ -12,11 +12,12 @@ use kube::api::Api;
 use sealedenv_audit::{Action, Actor, ActorKind, KeyedDigest, ObjectRef, Outcome as Ended, Record};
 use sealedenv_crds::{KeyState, OnKeyError, SealedEnv};
 use sealedenv_delivery::server::{Call, Fetch, Refusal};
-use sealedenv_delivery::{Answer, Content, File, FilePath, Files, Outcome, Reason, Refused, Wanted};
+use sealedenv_delivery::{Answer, Content, Fetched, File, FilePath, Files, Outcome, Reason, Refused, Wanted};
 use sealedenv_runtime::report::chain;
 use sealedenv_seal::OpenPolicy;
 use tokio::sync::Semaphore;
 
+use super::ca::Bundle;
 use super::ladder::{Claims, Facts, Ladder, Rung, Stage};
 use super::metrics::Deliveries;
 use super::refusals::Refusals;
@@ -45,6 +46,7 @@ pub struct Desk {
     ctx: Arc<Context>,
     extents: Vec<Extent>,
     plugin_user: String,
+    bundle: Bundle,
     steady: Steady,
     metrics: Deliveries,
     refusals: Mutex<Refusals>,
@@ -73,20 +75,31 @@ enum LookError {
 }
 
 impl Desk {
-    /// For pods of those namespaces, and node plugins of that user name.
+    /// For pods of those namespaces, and node plugins of that user name. `bundle` is what answers say of whom to trust.
     pub fn new(
         ctx: Arc<Context>,
         extents: Vec<Extent>,
         plugin_user: String,
+        bundle: Bundle,
         steady: Steady,
         metrics: Deliveries,
     ) -> Self {
         let refusals = Mutex::new(Refusals::new(steady.now()));
         let places = Semaphore::new(AT_ONCE);
-        Self { ctx, extents, plugin_user, steady, metrics, refusals, places, ladder: Ladder::default() }
+        Self {
+            ctx,
+            extents,
+            plugin_user,
+            bundle,
+            steady,
+            metrics,
+            refusals,
+            places,
+            ladder: Ladder::default(),
+        }
     }
 
-    async fn answer(&self, call: Call) -> Result<Vec<Answer>, Refusal> {
+    async fn answer(&self, call: Call) -> Result<Fetched, Refusal> {
         let Ok(_place) = self.places.acquire().await else { return Err(Refusal::Unavailable) };
         let begun = self.steady.now();
         let reads = tokio::time::Instant::now() + READS;
@@ -102,7 +115,7 @@ impl Desk {
             let outcome = self.one(&mut facts, &wanted, begun, reads).await;
             answers.push(Answer { name: wanted.name, outcome });
         }
-        Ok(answers)
+        Ok(Fetched { answers, authorities: self.bundle.get() })
     }
 
     async fn reviewed(&self, call: &Call, until: tokio::time::Instant) -> Result<Facts, LookError> {
@@ -273,7 +286,7 @@ impl Desk {
 }
 
 impl Fetch for Desk {
-    async fn fetch(&self, call: Call) -> Result<Vec<Answer>, Refusal> {
+    async fn fetch(&self, call: Call) -> Result<Fetched, Refusal> {
         let begun = tokio::time::Instant::now();
         let answer = tokio::time::timeout(CALL, self.answer(call)).await;
         self.metrics.took(begun.elapsed().as_secs_f64());

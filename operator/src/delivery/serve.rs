@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::transport::Server;
 
 use super::accept::{Most, connections};
-use super::ca::Ca;
+use super::ca::{Bundle, Ca};
 use super::desk::Desk;
 use crate::controller::Extent;
 use crate::leader::clock::Steady;
@@ -106,6 +106,7 @@ pub async fn start(
     let listener = listener.map_err(|source| ServeError::Listen { address: listen, source })?;
     let certificates = Certificates::new();
     let tls = certificates.server_config_for(b"h2").map_err(|e| ServeError::Tls(io::Error::other(e)))?;
+    let bundle = Bundle::default();
     let ca = Ca {
         client: ctx.client.clone(),
         namespace,
@@ -113,9 +114,10 @@ pub async fn start(
         clock: ctx.clock.clone(),
         leadership: ctx.leadership.clone(),
         certificates,
+        bundle: bundle.clone(),
         ready,
     };
-    let desk = Desk::new(ctx, extents, plugin_user, steady, metrics);
+    let desk = Desk::new(ctx, extents, plugin_user, bundle, steady, metrics);
     tracing::info!(address = %listen, "serving the delivery API");
     Ok(vec![
         tokio::spawn(ca.run(shutdown.clone())),

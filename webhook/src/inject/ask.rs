@@ -83,7 +83,7 @@ fn delivery(text: &str) -> Result<Delivery, Denied> {
     match text {
         "secret" => Ok(Delivery::Secret),
         "csi" => Ok(Delivery::Csi),
-        "agent" => Err(Denied::DeliveryUnavailable { asked: text.to_owned() }),
+        "agent" => Ok(Delivery::Agent),
         other => {
             Err(invalid(names::DELIVERY, format!("must be secret, csi or agent, not {}", quoted(other))))
         }
@@ -170,7 +170,7 @@ mod tests {
             ("containers", "a,"),
             ("delivery", ""),
             ("delivery", "Secret"),
-            ("delivery", "agent"),
+            ("delivery", "Agent"),
             ("env", ""),
             ("env", "True"),
             ("env", "1"),
