@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context as _, bail};
@@ -108,6 +109,9 @@ pub fn build(checkout: &Checkout) -> anyhow::Result<Image> {
         }
         digest.update(Sha256::digest(&bytes));
     }
+    // A C library that does not know how relocations are written shows at once.
+    exec::read(Command::new(&program).arg("--version"))
+        .context("starting the program that was built\nhint: glibc 2.36 or newer is needed")?;
     let size = fs::metadata(&small).with_context(|| format!("reading {}", small.display()))?.len();
     if size > MAX_EXEC {
         bail!("{} has {size} bytes, and every pod that has it would have as many in memory", small.display());
