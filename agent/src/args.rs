@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use rustix::process::Signal;
 use sealedenv_runtime::log::Format;
 
 /// Gives its own pod the files of SealedEnvs with Memory delivery. The webhook adds it to pods.
@@ -29,6 +30,10 @@ pub enum Command {
     },
     /// Keeps files that are there up to date, until it is told to end.
     Refresh {
+        /// Send this signal to the first process of each other container when files changed.
+        #[arg(long, value_parser = crate::signal::parse)]
+        on_change_signal: Option<Signal>,
+
         /// What to fetch, and from where.
         #[command(flatten)]
         shared: Shared,
@@ -87,7 +92,7 @@ impl Command {
     /// What every command is told.
     pub fn shared(&self) -> &Shared {
         match self {
-            Self::Init { shared, .. } | Self::Refresh { shared } => shared,
+            Self::Init { shared, .. } | Self::Refresh { shared, .. } => shared,
         }
     }
 }

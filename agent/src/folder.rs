@@ -101,7 +101,7 @@ mod tests {
             digest: digest.to_owned(),
             files: vec![file],
             keep: Vec::new(),
-            refresh_after: Duration::from_secs(60),
+            refresh_after: Duration::from_mins(1),
         }
     }
 

@@ -6,6 +6,7 @@
 //! | when is the operator asked again? | [`pace`], pure |
 //! | whose are the files? | [`folder`] |
 //! | whom is it to trust? | [`trust`] |
+//! | who is told that files changed? | [`signal`] |
 //! | what does one look at the operator do? | [`round`](mod@round) |
 //! | how is it put together? | [`run`](mod@run), [`args`] |
 //!
@@ -20,6 +21,7 @@ pub mod folder;
 pub mod pace;
 pub mod round;
 pub mod run;
+pub mod signal;
 pub mod trust;
 
 /// Runs the agent until its files are there (`init`) or until a signal (`refresh`).

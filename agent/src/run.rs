@@ -15,6 +15,7 @@ use crate::args::{Args, Command, Shared};
 use crate::folder::Folder;
 use crate::pace;
 use crate::round::{Look, Operator, look};
+use crate::signal;
 use crate::trust::{NobodyToTrust, Trust};
 
 /// In the image: what makes environment variables of files. It knows how to copy itself.
@@ -88,8 +89,13 @@ async fn run(args: Args) -> Result<(), RunError> {
             }
             agent.init(&shutdown).await
         }
-        Command::Refresh { .. } => {
-            agent.refresh(&shutdown).await;
+        Command::Refresh { on_change_signal, .. } => {
+            let on_change = || {
+                if let Some(signal) = on_change_signal {
+                    signal::send(signal);
+                }
+            };
+            agent.refresh(&shutdown, on_change).await;
             Ok(())
         }
     }
@@ -161,14 +167,16 @@ impl Agent {
         }
     }
 
-    /// Asks again and again, until the pod ends. What fails leaves the files as they are.
-    pub async fn refresh(mut self, shutdown: &Shutdown) {
+    /// Asks again and again, until the pod ends. What fails leaves the files as they are; `on_change` is called when they
+    /// are others.
+    pub async fn refresh(mut self, shutdown: &Shutdown, on_change: impl Fn()) {
         let (mut failures, mut told) = (0, String::new());
         let mut pause = pace::at_first(pace::chance());
         while shutdown.sleep(pause).await {
             let Some(look) = self.look(shutdown).await else { return };
             if !look.changed.is_empty() {
                 tracing::info!(changed = look.changed.join(", "), "other files are there");
+                on_change();
             }
             let problem = look.problems.join("; ");
             if problem.is_empty() {

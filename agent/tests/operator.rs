@@ -52,7 +52,7 @@ impl Fetch for Desk {
 }
 
 fn answer(world: &World, wanted: Wanted) -> Answer {
-    let refresh_after = Duration::from_secs(60);
+    let refresh_after = Duration::from_mins(1);
     let outcome = match world.values.get(&wanted.name) {
         None => Outcome::Refused(Refused { reason: Reason::NotFound, message: "there is none".to_owned() }),
         Some(value) if wanted.held.as_ref() == Some(value) => Outcome::Unchanged { refresh_after },
@@ -181,7 +181,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), waited)
+    tokio::time::timeout(Duration::from_mins(1), waited)
         .await
         .unwrap_or_else(|_| panic!("not in time: {what}"));
 }
@@ -244,7 +244,7 @@ async fn a_look_swaps_in_what_changed_and_leaves_what_did_not_and_what_failed() 
     assert_eq!(pod.look(&endpoint, &mut trust).await.changed, ["checkout"]);
     let same = pod.look(&endpoint, &mut trust).await;
     assert!(same.changed.is_empty() && same.problems.is_empty());
-    assert_eq!(same.hint, Some(Duration::from_secs(60)));
+    assert_eq!(same.hint, Some(Duration::from_mins(1)));
     set(Some("two"));
     pod.token("pod.token.2");
     assert_eq!(pod.look(&endpoint, &mut trust).await.changed, ["checkout"]);
@@ -309,7 +309,7 @@ async fn refresh_ends_with_the_pod() {
     let shutdown = Shutdown::new();
     let refresh = tokio::spawn({
         let shutdown = shutdown.clone();
-        async move { agent.refresh(&shutdown).await }
+        async move { agent.refresh(&shutdown, || ()).await }
     });
     tokio::task::yield_now().await;
     assert!(!refresh.is_finished());

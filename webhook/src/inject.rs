@@ -160,7 +160,7 @@ pub fn inject(pod: &Pod, request: &Request<'_>) -> Result<Outcome, Denied> {
     if spec.automount_service_account_token != Some(false) {
         wanted.iter().try_for_each(leaves_the_token_alone)?;
     }
-    let added = agent::containers(&ask, &wanted, request)?;
+    let added = agent::containers(&ask, spec, &wanted, request)?;
     agent::check(spec, &added)?;
     let mut patch = Vec::new();
     let volumes = volumes::absent(spec, &wanted)?;

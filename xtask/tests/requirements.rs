@@ -19,8 +19,8 @@ use std::{
 use pages::{prose, read, root, split_code};
 
 const CRATES: [&str; 14] = [
-    "seal", "audit", "crds", "runtime", "delivery", "volume", "operator", "webhook", "node", "agent", "exec", "cli",
-    "e2e", "xtask",
+    "seal", "audit", "crds", "runtime", "delivery", "volume", "operator", "webhook", "node", "agent", "exec",
+    "cli", "e2e", "xtask",
 ];
 
 /// Pages whose named tests must exist.

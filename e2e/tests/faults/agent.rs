@@ -53,6 +53,16 @@ fn pod(name: &str, environment: &str) -> Result<String> {
     Ok(pod.to_string())
 }
 
+/// One whose containers see each other's processes, and that says so when it is told of a change.
+fn told(name: &str, environment: &str) -> Result<String> {
+    let mut pod: Value = serde_json::from_str(&pod(name, environment)?)?;
+    pod["metadata"]["annotations"]["sealedenv.dev/on-change"] = json!("signal=SIGHUP");
+    pod["spec"]["shareProcessNamespace"] = json!(true);
+    let script = "trap 'echo told' HUP; trap 'exit 0' TERM; while :; do sleep 1; done";
+    pod["spec"]["containers"][0]["args"] = json!([script]);
+    Ok(pod.to_string())
+}
+
 fn create(ns: &Namespace, pod: &str) -> Result<()> {
     let output = kubectl_output(&["-n", ns.name(), "create", "-f", "-"], pod)?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -79,7 +89,8 @@ fn of_container<'a>(pod: &'a Value, list: &str, name: &str) -> Result<&'a Value>
 }
 
 #[test]
-fn a_restricted_pod_gets_files_and_variables_that_never_were_in_etcd_and_files_change_under_it() -> Result<()> {
+fn a_restricted_pod_gets_files_and_variables_that_never_were_in_etcd_and_files_change_under_it() -> Result<()>
+{
     let _with_delivery = Changed::to(&["delivery.enabled=true"])?;
     let _with_agents = with_agents()?;
     let ns = Namespace::new("agent")?;
@@ -87,7 +98,9 @@ fn a_restricted_pod_gets_files_and_variables_that_never_were_in_etcd_and_files_c
     let (first, second) = (format!("canary-{}-one", unique()), format!("canary-{}-two", unique()));
     seal(&ns, "checkout", &first)?;
     create(&ns, &pod("app", "checkout")?)?;
+    create(&ns, &told("told", "checkout")?)?;
     ns.wait_phase("app", &["Running"])?;
+    ns.wait_phase("told", &["Running"])?;
     let exec = |command: &[&str]| ns.exec("app", "app", command);
     assert_eq!(exec(&["cat", "/run/secrets/checkout/TOKEN"])?, first);
     ensure!(ns.find("secret", "checkout")?.is_none(), "there is a Secret");
@@ -120,11 +133,20 @@ fn a_restricted_pod_gets_files_and_variables_that_never_were_in_etcd_and_files_c
         if value == second { Ok(Some(())) } else { bail!("the file holds another value") }
     })?;
 
+    wait("the program to be told of the change", || {
+        let log = ns.kubectl(&["logs", "told", "-c", "app"])?;
+        if log.contains("told") { Ok(Some(())) } else { bail!("{log}") }
+    })?;
+
     // A pod that comes before its values says what it waits for.
     create(&ns, &pod("early", "later")?)?;
     wait("the agent to say what is missing", || {
         let log = ns.kubectl(&["logs", "early", "-c", "sealedenv-agent"])?;
-        if log.contains("SealedEnv later: ") && log.contains("NotFound") { Ok(Some(())) } else { bail!("{log}") }
+        if log.contains("SealedEnv later: ") && log.contains("NotFound") {
+            Ok(Some(()))
+        } else {
+            bail!("{log}")
+        }
     })?;
     seal(&ns, "later", &first)?;
     ns.wait_phase("early", &["Running"])?;
@@ -163,5 +185,5 @@ fn a_restricted_pod_gets_files_and_variables_that_never_were_in_etcd_and_files_c
     for status in app["status"]["initContainerStatuses"].as_array().context("statuses")? {
         assert_eq!(status["restartCount"], 0, "{status}");
     }
-    ns.kubectl(&["delete", "pod", "app", "early", "late"]).map(drop)
+    ns.kubectl(&["delete", "pod", "app", "told", "early", "late"]).map(drop)
 }

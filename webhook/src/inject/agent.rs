@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
     VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use sealedenv_crds::names;
 
 use super::ask::Ask;
 use super::volumes::{PROGRAM as PROGRAM_VOLUME, STATE, Source, TOKENS, Wanted};
@@ -64,11 +65,21 @@ pub(super) fn has(spec: &PodSpec, name: &str) -> bool {
 /// The containers that the pod is to have, in their order.
 pub(super) fn containers(
     ask: &Ask,
+    spec: &PodSpec,
     wanted: &[Wanted],
     request: &Request<'_>,
 ) -> Result<Vec<Container>, Denied> {
     let settings = request.settings;
     let of_agent: Vec<&Wanted> = wanted.iter().filter(|wanted| wanted.of_agent().is_some()).collect();
+    if ask.on_change.is_some() {
+        if of_agent.is_empty() {
+            let why = "is obeyed by the agent, and no SealedEnv of this pod comes by it".to_owned();
+            return Err(Denied::InvalidAnnotation { annotation: names::ON_CHANGE, why });
+        }
+        if spec.share_process_namespace != Some(true) {
+            return Err(Denied::ProcessesNotShared);
+        }
+    }
     let program = wanted.iter().any(|wanted| wanted.source == Source::Program);
     if of_agent.is_empty() && !program {
         return Ok(Vec::new());
@@ -107,11 +118,24 @@ pub(super) fn containers(
     let words: Vec<String> = command("init").chain(install).chain(shared.iter().cloned()).collect();
     let init_mounts = mounts.iter().cloned().chain(program).collect();
     let init = container(INIT, image, &words, environment.clone(), init_mounts);
-    let words: Vec<String> = command("refresh").chain(shared).collect();
+    let signal = ask.on_change.map(|signal| format!("--on-change-signal={signal}"));
+    let words: Vec<String> = command("refresh").chain(signal).chain(shared).collect();
     let mut refresh = container(REFRESH, image, &words, environment, mounts);
     // A native sidecar: it starts when the files are there, and ends when the pod's containers have.
     refresh.restart_policy = Some("Always".to_owned());
-    Ok(vec![init, refresh])
+    let mut both = vec![init, refresh];
+    // A signal reaches processes of the same user only, and files that one of the two wrote are changed by the other.
+    if let Some(user) = ask.on_change.and(user_of(spec)) {
+        for context in both.iter_mut().filter_map(|container| container.security_context.as_mut()) {
+            context.run_as_user = Some(user);
+        }
+    }
+    Ok(both)
+}
+
+/// The user that the pod's containers run as where they do not say, if it is not root.
+fn user_of(spec: &PodSpec) -> Option<i64> {
+    spec.security_context.as_ref()?.run_as_user.filter(|user| *user != 0)
 }
 
 /// Refuses a pod with a container that has one of our names and is something else.

@@ -56,6 +56,9 @@ pub enum Denied {
         /// The container.
         container: String,
     },
+    /// Nobody could send the signal that the pod asks for.
+    #[error("the pod's containers do not share processes, so the agent cannot send them a signal")]
+    ProcessesNotShared,
     /// A container has the name of one that is added, and is something else.
     #[error(
         "the pod has a container {container} already, and it is not the one that is added under this name"
@@ -104,6 +107,7 @@ impl Denied {
             Self::DeliveryUnavailable { .. } => "DeliveryUnavailable",
             Self::NoAuthority => "NoAuthority",
             Self::CommandMissing { .. } => "CommandMissing",
+            Self::ProcessesNotShared => "ProcessesNotShared",
             Self::ContainerConflict { .. } => "ContainerConflict",
             Self::DeliveryMismatch { .. } => "DeliveryMismatch",
             Self::NoVariables { .. } => "NoVariables",
@@ -123,6 +127,7 @@ impl Denied {
                 }
                 names::CONTAINERS => "give names of containers or init containers, for example app,migrate",
                 names::DELIVERY => "leave the annotation out, or set it to secret, csi or agent",
+                names::ON_CHANGE => "give for example signal=SIGHUP, or leave the annotation out",
                 names::MOUNT_PATH => {
                     "give a folder of its own, for example /app/secrets, or leave the annotation out"
                 }
@@ -145,6 +150,9 @@ impl Denied {
             }
             Self::CommandMissing { .. } => {
                 "write the image's entrypoint as the container's command, or read the files and name only other containers in sealedenv.dev/containers"
+            }
+            Self::ProcessesNotShared => {
+                "set shareProcessNamespace: true in the pod's spec, or leave sealedenv.dev/on-change out"
             }
             Self::ContainerConflict { .. } => "rename the pod's own container",
             Self::CoversToken { .. } => {

@@ -331,5 +331,8 @@ fn the_generator_makes_pods_that_are_injected() {
     let with = |word: &str| patches.iter().filter(|patch| patch.contains(word)).count();
     let (injected, agents, wrapped, installed) =
         (patches.len(), with("/sealedenv-agent"), with("--from"), with("/sealedenv-exec\",\"--install"));
-    assert!(injected > 100 && agents > 20 && wrapped > 10 && installed > 3, "{injected} {agents} {wrapped} {installed}");
+    assert!(
+        injected > 100 && agents > 20 && wrapped > 10 && installed > 3,
+        "{injected} {agents} {wrapped} {installed}"
+    );
 }

@@ -502,10 +502,12 @@ fn the_page_for_users_names_every_reason_and_annotation() {
         Denied::DeliveryMismatch { environment: text(), has: "", asked: "" },
         Denied::NoVariables { environment: text() },
         Denied::NoAuthority,
+        Denied::ProcessesNotShared,
         Denied::CommandMissing { container: text() },
         Denied::ContainerConflict { container: text() },
     ];
-    let words = [names::INJECT, names::CONTAINERS, names::MOUNT_PATH, names::ENV, names::DELIVERY];
+    let words =
+        [names::INJECT, names::CONTAINERS, names::MOUNT_PATH, names::ENV, names::DELIVERY, names::ON_CHANGE];
     for word in all.iter().map(Denied::reason).chain(words) {
         assert!(page.contains(&format!("`{word}`")), "{word} is not on the page");
     }

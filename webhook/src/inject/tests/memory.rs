@@ -318,3 +318,30 @@ fn names_of_volumes_of_sealed_envs_and_of_ours_are_never_the_same() {
         assert!(!ours.contains(&volume_name(name).as_str()), "{name}");
     }
 }
+
+#[test]
+fn a_signal_on_change_needs_an_agent_and_shared_processes_and_one_user() {
+    let ask = [("on-change", "signal=SIGHUP")];
+    assert_eq!(denied(&by_agent(&ask)).0, "ProcessesNotShared");
+    let shared = |annotations: &[(&str, &str)]| {
+        let mut pod = by_agent(annotations);
+        pod["spec"]["shareProcessNamespace"] = json!(true);
+        pod
+    };
+    for (user, expected) in [(json!(null), 65532), (json!(0), 65532), (json!(1000), 1000)] {
+        let mut pod = shared(&ask);
+        pod["spec"]["securityContext"] = json!({"runAsUser": user});
+        let patched = patched(&pod);
+        let [init, refresh] = [0, 1].map(|index| &patched["spec"]["initContainers"][index]);
+        assert_eq!(refresh["command"][2], "--on-change-signal=SIGHUP");
+        assert!(!init["command"].to_string().contains("signal"));
+        for ours in [init, refresh] {
+            assert_eq!(ours["securityContext"]["runAsUser"], expected);
+        }
+    }
+    let mut pod = shared(&ask);
+    pod["metadata"]["annotations"]["sealedenv.dev/delivery"] = json!("csi");
+    let (reason, message) = denied(&pod);
+    assert_eq!(reason, "InvalidAnnotation");
+    assert!(message.contains("sealedenv.dev/on-change is obeyed by the agent"), "{message}");
+}
