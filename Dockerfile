@@ -1,4 +1,5 @@
-# The image of all components: one static binary under four names, no shell, no user but 65532.
+# The image of all components: one static binary under five names, a small one that pods start programs with, no shell, no
+# user but 65532.
 #
 #   docker build -t sealedenv .
 #
@@ -10,9 +11,11 @@ COPY . .
 # With an explicit target, so that build scripts and macros stay dynamic.
 RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
  && RUSTFLAGS='-C target-feature=+crt-static --remap-path-prefix=/usr/local/cargo=/cargo' \
-    cargo build --release --locked --target "$target" --package sealedenv-image \
+    cargo build --release --locked --target "$target" --package sealedenv-image --package sealedenv-exec \
  && mkdir /image \
  && cp "target/$target/release/sealedenv-image" /image/sealedenv \
+ && cp "target/$target/release/sealedenv-exec" /image/sealedenv-exec \
+ && ln -s sealedenv /image/sealedenv-agent \
  && ln -s sealedenv /image/sealedenv-node \
  && ln -s sealedenv /image/sealedenv-operator \
  && ln -s sealedenv /image/sealedenv-webhook

@@ -50,6 +50,8 @@ pub const CONTAINERS: &str = "sealedenv.dev/containers";
 pub const DELIVERY: &str = "sealedenv.dev/delivery";
 /// On a pod: `"true"` adds environment variables as well as files.
 pub const ENV: &str = "sealedenv.dev/env";
+/// On a pod: what to do when files changed, `signal=SIGHUP`. The agent does it.
+pub const ON_CHANGE: &str = "sealedenv.dev/on-change";
 /// On a pod: where the files stand instead of `/run/secrets/<name>`.
 pub const MOUNT_PATH: &str = "sealedenv.dev/mount-path";
 

@@ -4,7 +4,16 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::wire::{self, answer::Outcome as WireOutcome};
-use crate::{Content, FilePath, MAX_CONTENT, MAX_FILES, MAX_MESSAGE, Wanted, wanted};
+use crate::{Authorities, Content, FilePath, MAX_CONTENT, MAX_FILES, MAX_MESSAGE, Wanted, wanted};
+
+/// All that is answered to one call.
+pub struct Fetched {
+    /// One for each SealedEnv that is wanted, in the same order.
+    pub answers: Vec<Answer>,
+    /// The authorities that the operator's certificate may come from. None: they are not known, or the operator is of a
+    /// release that does not say.
+    pub authorities: Option<Authorities>,
+}
 
 /// The answer about one SealedEnv.
 pub struct Answer {
@@ -141,8 +150,8 @@ fn after(seconds: u32) -> Duration {
     Duration::from_secs(seconds.into())
 }
 
-pub(crate) fn to_wire(answers: Vec<Answer>) -> wire::FetchResponse {
-    let answers = (answers.into_iter())
+pub(crate) fn to_wire(fetched: Fetched) -> wire::FetchResponse {
+    let answers = (fetched.answers.into_iter())
         .map(|answer| {
             let outcome = match answer.outcome {
                 Outcome::Files(files) => WireOutcome::Files(wire::Files {
@@ -168,15 +177,20 @@ pub(crate) fn to_wire(answers: Vec<Answer>) -> wire::FetchResponse {
             wire::Answer { name: answer.name, outcome: Some(outcome) }
         })
         .collect();
-    wire::FetchResponse { answers }
+    let authorities = fetched.authorities.map(|authorities| authorities.to_string()).unwrap_or_default();
+    wire::FetchResponse { answers, authorities }
 }
 
 /// Checks what came, on the caller's side: an operator that was taken over must not write outside a volume either.
-pub(crate) fn from_wire(wanted: &[Wanted], response: wire::FetchResponse) -> Result<Vec<Answer>, Malformed> {
+pub(crate) fn from_wire(wanted: &[Wanted], response: wire::FetchResponse) -> Result<Fetched, Malformed> {
     if response.answers.len() != wanted.len() {
         return Err(Malformed("not one answer for each SealedEnv"));
     }
-    (wanted.iter().zip(response.answers))
+    let authorities = match response.authorities.as_str() {
+        "" => None,
+        pem => Some(Authorities::parse(pem).map_err(|_| Malformed("authorities that are none"))?),
+    };
+    let answers = (wanted.iter().zip(response.answers))
         .map(|(wanted, answer)| {
             if wanted.name != answer.name {
                 return Err(Malformed("an answer is about another SealedEnv"));
@@ -198,7 +212,8 @@ pub(crate) fn from_wire(wanted: &[Wanted], response: wire::FetchResponse) -> Res
             };
             Ok(Answer { name: answer.name, outcome })
         })
-        .collect()
+        .collect::<Result<_, Malformed>>()?;
+    Ok(Fetched { answers, authorities })
 }
 
 fn files_from(files: wire::Files) -> Result<Files, Malformed> {

@@ -8,7 +8,7 @@ use tonic::{Code, Request, Status};
 use crate::answer::{self, Malformed};
 use crate::wire::delivery_client::DeliveryClient;
 use crate::{
-    Answer, MAX_REQUEST, MAX_RESPONSE, NODE_TOKEN, POD_TOKEN, Token, TokenError, Wanted, WantedError, wanted,
+    Fetched, MAX_REQUEST, MAX_RESPONSE, NODE_TOKEN, POD_TOKEN, Token, TokenError, Wanted, WantedError, wanted,
 };
 
 /// How often an idle connection is looked after, so that one that died is noticed before it is needed.
@@ -114,7 +114,7 @@ impl Client {
         pod: &Token,
         node: Option<&Token>,
         asked: &[Wanted],
-    ) -> Result<Vec<Answer>, FetchError> {
+    ) -> Result<Fetched, FetchError> {
         wanted::check(asked)?;
         let mut request = Request::new(wanted::to_wire(asked));
         request.set_timeout(self.timeout);

@@ -13,13 +13,15 @@ pub mod client;
 pub mod server;
 
 mod answer;
+mod authorities;
 mod content;
 mod path;
 mod token;
 mod wanted;
 mod wire;
 
-pub use answer::{Answer, File, Files, Outcome, Reason, Refused};
+pub use answer::{Answer, Fetched, File, Files, Outcome, Reason, Refused};
+pub use authorities::{Authorities, AuthoritiesError};
 pub use content::Content;
 pub use path::{FilePath, PathError};
 pub use token::{Token, TokenError};
@@ -58,8 +60,12 @@ pub const MAX_TOKEN: usize = 6 << 10;
 /// The longest text for people, in bytes.
 pub const MAX_MESSAGE: usize = 512;
 
+/// The longest bundle of authorities, in bytes, and the most certificates in it.
+pub const MAX_AUTHORITIES: (usize, usize) = (32 << 10, 16);
+
 /// The largest request message, in bytes: [`MAX_WANTED`] names and digests.
 pub const MAX_REQUEST: usize = 8 << 10;
 
-/// The largest answer message, in bytes: for each SealedEnv its content, and its paths.
-pub const MAX_RESPONSE: usize = MAX_WANTED * (MAX_CONTENT + MAX_FILES * (MAX_PATH + 16));
+/// The largest answer message, in bytes: for each SealedEnv its content, and its paths; and the authorities.
+pub const MAX_RESPONSE: usize =
+    MAX_WANTED * (MAX_CONTENT + MAX_FILES * (MAX_PATH + 16)) + MAX_AUTHORITIES.0 + 16;

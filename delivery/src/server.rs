@@ -6,8 +6,8 @@ use tonic::{Request, Response, Status};
 
 use crate::wire::delivery_server::{Delivery, DeliveryServer};
 use crate::{
-    Answer, MAX_REQUEST, MAX_RESPONSE, NODE_TOKEN, POD_TOKEN, Token, TokenError, Wanted, WantedError, answer,
-    wanted, wire,
+    Fetched, MAX_REQUEST, MAX_RESPONSE, NODE_TOKEN, POD_TOKEN, Token, TokenError, Wanted, WantedError,
+    answer, wanted, wire,
 };
 
 /// One call, checked against the bounds, of a caller that nobody has authenticated yet.
@@ -38,7 +38,7 @@ pub enum Refusal {
 /// What answers.
 pub trait Fetch: Send + Sync + 'static {
     /// Answers one call: one answer for each that is wanted, in the same order.
-    fn fetch(&self, call: Call) -> impl Future<Output = Result<Vec<Answer>, Refusal>> + Send;
+    fn fetch(&self, call: Call) -> impl Future<Output = Result<Fetched, Refusal>> + Send;
 }
 
 /// The gRPC service over what answers, with the contract's limits on messages.
@@ -60,8 +60,8 @@ impl<F: Fetch> Delivery for Adapter<F> {
         let pod = token(&request, POD_TOKEN).map_err(unreadable)?.ok_or(Refusal::Unauthenticated)?;
         let node = token(&request, NODE_TOKEN).map_err(unreadable)?;
         let wanted = wanted::from_wire(request.into_inner()).map_err(malformed)?;
-        let answers = self.0.fetch(Call { pod, node, wanted }).await?;
-        Ok(Response::new(answer::to_wire(answers)))
+        let fetched = self.0.fetch(Call { pod, node, wanted }).await?;
+        Ok(Response::new(answer::to_wire(fetched)))
     }
 }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use sealedenv_delivery::client::{Client, FetchError, Settings, SettingsError};
 use sealedenv_delivery::server::{self, Call, Fetch, Refusal};
 use sealedenv_delivery::{
-    Answer, Content, File, FilePath, Files, MAX_CONTENT, MAX_WANTED, Outcome, Reason, Refused, Token, Wanted,
+    Answer, Authorities, Content, Fetched, File, FilePath, Files, MAX_CONTENT, MAX_WANTED, Outcome, Reason,
+    Refused, Token, Wanted,
 };
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -21,14 +22,15 @@ type Script = Box<dyn Fn(&Call) -> Result<Vec<Answer>, Refusal> + Send + Sync>;
 
 struct Scripted {
     script: Script,
+    authorities: Option<Authorities>,
     seen: Seen,
 }
 
 impl Fetch for Scripted {
-    async fn fetch(&self, call: Call) -> Result<Vec<Answer>, Refusal> {
+    async fn fetch(&self, call: Call) -> Result<Fetched, Refusal> {
         let node = call.node.as_ref().map(|token| token.expose().to_owned());
         self.seen.lock().unwrap().push((call.pod.expose().to_owned(), node));
-        (self.script)(&call)
+        Ok(Fetched { answers: (self.script)(&call)?, authorities: self.authorities.clone() })
     }
 }
 
@@ -46,7 +48,8 @@ impl Operator {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Seen::default();
-        let scripted = Scripted { script: Box::new(script), seen: Arc::clone(&seen) };
+        let authorities = Authorities::parse(&authority).ok();
+        let scripted = Scripted { script: Box::new(script), authorities, seen: Arc::clone(&seen) };
         let server = Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
         let incoming = TcpListenerStream::new(listener);
         tokio::spawn(server.serve_with_incoming(server::service(scripted), incoming));
@@ -93,7 +96,9 @@ async fn the_largest_answer_arrives_and_each_token_in_its_place() {
     let operator = Operator::start(|call| Ok(call.wanted.iter().map(|one| full(&one.name)).collect())).await;
     let client = operator.client();
     let asked: Vec<_> = (0..MAX_WANTED).map(|n| wanted(&format!("env-{n}"))).collect();
-    let answers = client.fetch(&token("pod.token"), Some(&token("node.token")), &asked).await.unwrap();
+    let fetched = client.fetch(&token("pod.token"), Some(&token("node.token")), &asked).await.unwrap();
+    assert_eq!(fetched.authorities.unwrap().as_str(), operator.authority, "who to trust from now on");
+    let answers = fetched.answers;
     for (answer, asked) in answers.iter().zip(&asked) {
         let Outcome::Files(files) = &answer.outcome else { panic!("no files") };
         assert_eq!((&answer.name, files.files[0].content.len()), (&asked.name, MAX_CONTENT));
@@ -122,7 +127,7 @@ async fn each_refusal_arrives_as_what_it_is() {
         Ok(vec![Answer { name: "a".to_owned(), outcome: Outcome::Refused(one.clone()) }])
     })
     .await;
-    let answers = operator.client().fetch(&token("t"), None, &[wanted("a")]).await.unwrap();
+    let answers = operator.client().fetch(&token("t"), None, &[wanted("a")]).await.unwrap().answers;
     assert!(
         matches!(&answers[0].outcome, Outcome::Refused(r) if r.reason == Reason::NotNamed && r.message == "why")
     );

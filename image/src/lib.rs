@@ -3,7 +3,7 @@
 //! Client, TLS, runtime and formats are in the image once and not four times, and one link makes it. Nothing else is
 //! shared: a process is one component from its first line on, with the rights of its own ServiceAccount, and what
 //! another component could do is dead code in it. The components still know nothing of each other; only this crate
-//! knows all four, and nothing depends on it.
+//! knows all five, and nothing depends on it.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -15,6 +15,7 @@ enum Component {
     Operator,
     Webhook,
     Node,
+    Agent,
     Cli,
 }
 
@@ -25,6 +26,7 @@ impl Component {
             Some("sealedenv-operator") => Self::Operator,
             Some("sealedenv-webhook") => Self::Webhook,
             Some("sealedenv-node") => Self::Node,
+            Some("sealedenv-agent") => Self::Agent,
             _ => Self::Cli,
         }
     }
@@ -36,6 +38,7 @@ pub fn main() -> ExitCode {
         Component::Operator => sealedenv_operator::main(),
         Component::Webhook => sealedenv_webhook::main(),
         Component::Node => sealedenv_node::main(),
+        Component::Agent => sealedenv_agent::main(),
         Component::Cli => sealedenv_cli::main(),
     }
 }
@@ -50,6 +53,7 @@ mod tests {
         assert_eq!(called("/sealedenv-operator"), Component::Operator);
         assert_eq!(called("sealedenv-webhook"), Component::Webhook);
         assert_eq!(called("/sealedenv-node"), Component::Node);
+        assert_eq!(called("/sealedenv-agent"), Component::Agent);
         for name in
             ["/sealedenv", "kubectl-sealedenv", "sealedenv-operator2", "/sealedenv-operator/x", "/", ""]
         {

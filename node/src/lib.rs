@@ -8,7 +8,7 @@
 //! | what does that mean, given what is there? | [`publish`], pure |
 //! | where do files come from? | [`source`] |
 //! | how is a tmpfs made, shown and taken away? | [`mount`] |
-//! | how do files get into it, all at once? | [`write`](mod@write) |
+//! | how do files get into it, all at once? | [`sealedenv_volume`], which the agent uses as well |
 //! | what does the kubelet call? | [`node`], [`identity`], [`registration`] |
 //! | how is it put together? | [`run`](mod@run), [`args`] |
 //!
@@ -34,7 +34,6 @@ pub mod source;
 pub mod target;
 mod volumes;
 pub mod wire;
-pub mod write;
 
 /// The name of the driver.
 pub const DRIVER: &str = "csi.sealedenv.dev";

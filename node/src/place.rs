@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, mkdirat, openat, readlinkat, statat, unlinkat};
 use rustix::io::Errno;
+use sealedenv_volume::Volume;
 
 use crate::mount::{MountError, Mounts};
 use crate::publish::{Foreign, Found};
 use crate::target::{Layout, Target};
-use crate::write::Volume;
 
 /// The directory above a target, open.
 #[derive(Debug)]

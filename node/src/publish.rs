@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use sealedenv_volume::Held;
+
 /// What stands at a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -13,17 +15,6 @@ pub enum Found {
     Ours(Option<Held>),
     /// Something that the plugin did not make.
     Foreign(Foreign),
-}
-
-/// What a volume holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// The SealedEnv.
-    pub environment: String,
-    /// The digest that the operator gave with the files.
-    pub digest: String,
-    /// Whether an older version still lies beside it.
-    pub stale: bool,
 }
 
 /// What is in the way at a target.

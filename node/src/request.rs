@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sealedenv_delivery::{AUDIENCE, Token, Wanted};
+use sealedenv_volume::Ownership;
 use serde::Deserialize;
 
 use crate::target::Target;
@@ -40,17 +41,6 @@ pub struct Publish {
     pub ownership: Ownership,
     /// Whether the volume is to have a place for the ServiceAccount token.
     pub service_account_directory: bool,
-}
-
-/// Whose the files of a volume are, and who may read them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ownership {
-    /// The user; root where none is given.
-    pub uid: Option<u32>,
-    /// The group: the pod's `fsGroup`.
-    pub gid: Option<u32>,
-    /// Permission bits of a file that says none itself.
-    pub mode: u32,
 }
 
 /// Why a publish cannot be carried out. No message repeats what was given but the names of attributes.

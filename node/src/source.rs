@@ -102,7 +102,7 @@ impl Source for Operator {
         // Read anew each time: a token that was kept since the start is refused after an hour.
         let own = read(&self.settings.token).await?;
         let own = Token::new(String::from_utf8_lossy(&own).into_owned()).map_err(FetchError::Token)?;
-        client.fetch(pod, Some(&own), &[wanted]).await?.pop().ok_or(FetchError::Nothing)
+        client.fetch(pod, Some(&own), &[wanted]).await?.answers.pop().ok_or(FetchError::Nothing)
     }
 }
 

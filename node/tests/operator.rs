@@ -10,7 +10,7 @@ use futures::stream;
 use jiff::Timestamp;
 use sealedenv_delivery::client::FetchError as ClientError;
 use sealedenv_delivery::server::{Call, Fetch, Refusal, service};
-use sealedenv_delivery::{Answer, Outcome, Reason, Refused, Token, Wanted};
+use sealedenv_delivery::{Answer, Fetched, Outcome, Reason, Refused, Token, Wanted};
 use sealedenv_node::source::{FetchError, Operator, OperatorSettings, Source as _};
 use sealedenv_runtime::certificate::Authority;
 use sealedenv_runtime::crypto;
@@ -28,14 +28,14 @@ type Shown = (String, Option<String>);
 struct Noting(Arc<Mutex<Vec<Shown>>>);
 
 impl Fetch for Noting {
-    async fn fetch(&self, call: Call) -> Result<Vec<Answer>, Refusal> {
+    async fn fetch(&self, call: Call) -> Result<Fetched, Refusal> {
         let node = call.node.map(|token| token.expose().to_owned());
         self.0.lock().unwrap().push((call.pod.expose().to_owned(), node));
         let refused = |wanted: Wanted| Answer {
             name: wanted.name,
             outcome: Outcome::Refused(Refused { reason: Reason::NotNamed, message: "no".to_owned() }),
         };
-        Ok(call.wanted.into_iter().map(refused).collect())
+        Ok(Fetched { answers: call.wanted.into_iter().map(refused).collect(), authorities: None })
     }
 }
 

@@ -17,6 +17,7 @@ use sealedenv_delivery::{Answer, Outcome, Reason, Token, Wanted, client};
 use sealedenv_operator::backoff::Failures;
 use sealedenv_operator::clock::Clock;
 use sealedenv_operator::controller::Extent;
+use sealedenv_operator::delivery::Bundle;
 use sealedenv_operator::delivery::book::Book;
 use sealedenv_operator::delivery::desk::Desk;
 use sealedenv_operator::delivery::metrics::Deliveries;
@@ -121,7 +122,8 @@ fn bench(log: Log, leadership: Leadership) -> Bench {
     });
     let plugin = "system:serviceaccount:system:sealedenv-node".to_owned();
     let extents = vec![Extent::Namespace("shop".into())];
-    let desk = Desk::new(Arc::clone(&ctx), extents, plugin, steady, Deliveries::default(), Book::nowhere());
+    let (bundle, book) = (Bundle::default(), Book::nowhere());
+    let desk = Desk::new(Arc::clone(&ctx), extents, plugin, bundle, steady, Deliveries::default(), book);
     let bench = Bench { world, ctx, desk, identity, time };
     bench.put("token pod", review("system:serviceaccount:shop:checkout", "checkout-0", "0f1e", "node-a"));
     bench
@@ -265,7 +267,7 @@ impl Bench {
     ) -> Result<Outcome, Refusal> {
         let wanted = vec![Wanted { name: name.to_owned(), held: held.map(str::to_owned) }];
         let node = node.then(|| token("plugin"));
-        let answers: Vec<Answer> = self.desk.fetch(Call { pod: token(pod), node, wanted }).await?;
+        let answers: Vec<Answer> = self.desk.fetch(Call { pod: token(pod), node, wanted }).await?.answers;
         assert_eq!(answers.len(), 1);
         Ok(answers.into_iter().next().unwrap().outcome)
     }
@@ -526,7 +528,9 @@ async fn served_over_tls_to_who_trusts_the_published_authority() {
     let wanted = [Wanted { name: "checkout".to_owned(), held: None }];
     let client = |name: &str| client_of(address, name);
     let by_name = client("sealedenv-delivery.system.svc");
-    let answers = by_name.fetch(&token("pod"), Some(&token("plugin")), &wanted).await.unwrap();
+    let fetched = by_name.fetch(&token("pod"), Some(&token("plugin")), &wanted).await.unwrap();
+    assert_eq!(fetched.authorities.unwrap().as_str(), authorities, "each answer says whom to trust");
+    let answers = fetched.answers;
     assert!(
         matches!(&answers[0].outcome, Outcome::Files(files) if files.files[0].content.expose() == CANARY.as_bytes())
     );
@@ -549,7 +553,8 @@ async fn served_over_tls_to_who_trusts_the_published_authority() {
             }
         }
     };
-    let answers = tokio::time::timeout(Duration::from_mins(1), answers).await.expect("it serves").unwrap();
+    let answers =
+        tokio::time::timeout(Duration::from_mins(1), answers).await.expect("it serves").unwrap().answers;
     assert!(matches!(answers[0].outcome, Outcome::Files(_)));
     assert_eq!(bench.world.lock().unwrap().answers[SECRETS].1.as_array().unwrap().len(), 1, "made once");
     shutdown.trigger();

@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 use sealedenv_audit::FailurePolicy;
 use sealedenv_runtime::log::Format;
 
-use crate::inject::Delivery;
+use crate::inject::{Delivery, Image, Operator, Settings};
 
 /// Gives annotated pods their files, and checks SealedEnvs before they are stored.
 #[derive(Parser, Debug)]
@@ -46,6 +46,26 @@ pub struct Args {
     #[arg(long, env = "SEALEDENV_DEFAULT_DELIVERY", value_enum, default_value = "secret")]
     pub default_delivery: DefaultDelivery,
 
+    /// How values of SealedEnvs with delivery Memory get into pods that do not say.
+    #[arg(long, env = "SEALEDENV_MEMORY_DELIVERY", value_enum, default_value = "csi")]
+    pub memory_delivery: MemoryDelivery,
+
+    /// The image of containers that are added to pods: the agent, and the one that puts the program for environment variables there. Its own.
+    #[arg(long, env = "SEALEDENV_IMAGE")]
+    pub image: Option<String>,
+
+    /// When that image is pulled: Always, IfNotPresent or Never.
+    #[arg(long, env = "SEALEDENV_IMAGE_PULL_POLICY", default_value = "IfNotPresent")]
+    pub image_pull_policy: String,
+
+    /// The operator's delivery API as agents in pods reach it, https://HOST:PORT. Without it no pod is given an agent.
+    #[arg(long, env = "SEALEDENV_AGENT_OPERATOR", requires = "image", value_parser = https)]
+    pub agent_operator: Option<String>,
+
+    /// The name in the operator's certificate, where it is not HOST.
+    #[arg(long, env = "SEALEDENV_AGENT_OPERATOR_SERVER_NAME", requires = "agent_operator")]
+    pub agent_operator_server_name: Option<String>,
+
     /// How long certificates live, such as 7d or 12h. New ones are made after two thirds of it.
     #[arg(long, env = "SEALEDENV_CERTIFICATE_LIFETIME", default_value = "7d", value_parser = lifetime)]
     pub certificate_lifetime: Duration,
@@ -78,6 +98,8 @@ pub enum DefaultDelivery {
     Secret,
     /// A volume of the node plugin.
     Csi,
+    /// Files that the agent fetches.
+    Agent,
 }
 
 impl From<DefaultDelivery> for Delivery {
@@ -85,8 +107,49 @@ impl From<DefaultDelivery> for Delivery {
         match flag {
             DefaultDelivery::Secret => Self::Secret,
             DefaultDelivery::Csi => Self::Csi,
+            DefaultDelivery::Agent => Self::Agent,
         }
     }
+}
+
+/// Values of `--memory-delivery`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum MemoryDelivery {
+    /// A volume of the node plugin.
+    Csi,
+    /// Files that the agent fetches.
+    Agent,
+}
+
+impl From<MemoryDelivery> for Delivery {
+    fn from(flag: MemoryDelivery) -> Self {
+        match flag {
+            MemoryDelivery::Csi => Self::Csi,
+            MemoryDelivery::Agent => Self::Agent,
+        }
+    }
+}
+
+impl Args {
+    /// What injection is told.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            default_delivery: self.default_delivery.into(),
+            memory_delivery: self.memory_delivery.into(),
+            image: self
+                .image
+                .clone()
+                .map(|reference| Image { reference, pull_policy: self.image_pull_policy.clone() }),
+            operator: self
+                .agent_operator
+                .clone()
+                .map(|endpoint| Operator { endpoint, server_name: self.agent_operator_server_name.clone() }),
+        }
+    }
+}
+
+fn https(text: &str) -> Result<String, String> {
+    if text.starts_with("https://") { Ok(text.to_owned()) } else { Err("give https://HOST:PORT".to_owned()) }
 }
 
 /// Values of `--audit-failure-policy`.
@@ -134,6 +197,19 @@ mod tests {
         let args = Args::try_parse_from(["sealedenv-webhook"]).unwrap();
         assert_eq!(args.certificate_lifetime, Duration::from_hours(7 * 24));
         assert_eq!(args.https_listen.port(), 8443);
+        assert!(args.settings().operator.is_none(), "no agent unless it is asked for");
+    }
+
+    #[test]
+    fn an_agent_needs_an_image_and_an_address() {
+        let operator = "--agent-operator=https://operator:8443";
+        let read = |args: &[&str]| Args::try_parse_from([&["sealedenv-webhook"], args].concat());
+        assert!(read(&[operator]).is_err());
+        assert!(read(&["--image=x:1", "--agent-operator=operator:8443"]).is_err());
+        assert!(read(&["--image=x:1", "--agent-operator-server-name=x"]).is_err());
+        let settings = read(&["--image=x:1", operator, "--memory-delivery=agent"]).unwrap().settings();
+        assert_eq!(settings.memory_delivery, Delivery::Agent);
+        assert_eq!(settings.operator.unwrap().endpoint, "https://operator:8443");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use sealedenv_crds::{SealedEnv, names};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use crate::inject::{self, Delivery, Environments, inject};
+use crate::inject::{self, Environments, Settings, inject};
 use crate::review::{self, Answer, Bounds, Operation, Request, Verdict};
 use crate::validate::{self, Fault};
 
@@ -73,7 +73,8 @@ pub struct Waiting {
 /// Decides about a pod: what it gets, or why it must not be made.
 pub fn on_pod(
     request: &Request<'_>,
-    default_delivery: Delivery,
+    settings: &Settings,
+    authorities: Option<&str>,
     environments: &dyn Environments,
 ) -> Decision {
     if !is_resource(request, "", "v1", "pods") {
@@ -98,7 +99,7 @@ pub fn on_pod(
         Some(prefix) if name.is_empty() => format!("{text} ({prefix}…)"),
         _ => text,
     };
-    match inject(&pod, &inject::Request { namespace, default_delivery, environments }) {
+    match inject(&pod, &inject::Request { namespace, settings, authorities, environments }) {
         Ok(outcome) => {
             let (verdict, kind) = if outcome.patch.is_empty() {
                 (Verdict::Allowed, Kind::Unchanged)
@@ -264,7 +265,8 @@ mod tests {
                    "object":{{"metadata":{{}},"spec":{spec}}}}}}}"#
             );
             let request = review::read(body.as_bytes()).unwrap();
-            let decision = on_pod(&request, Delivery::Secret, &crate::cache::Cache::default());
+            let settings = Settings::secrets_only();
+            let decision = on_pod(&request, &settings, None, &crate::cache::Cache::default());
             assert_eq!(decision.kind, Kind::Malformed);
             let Verdict::Refused { message, .. } = decision.answer.verdict else { panic!("not refused") };
             assert_eq!(message, "the object has too many parts to be read");

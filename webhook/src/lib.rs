@@ -9,6 +9,7 @@
 //! | how is it served, and how is memory bounded? | [`router`](mod@router) |
 //! | what is known of SealedEnvs without asking? | [`cache`] |
 //! | how do API servers come to trust us? | [`rotation`] and [`bundle`], pure; [`registration`] writes; or `mounted`, where somebody else sees to it |
+//! | by whom do agents in pods recognise the operator? | [`authorities`] |
 //! | who learns that a pod waits? | [`waiting`] |
 //! | what goes on the audit trail? | [`trail`] |
 //! | how is it put together? | [`run`](mod@run), [`args`] |
@@ -39,6 +40,7 @@
 //! port open, because where API servers stand is not known to it.
 
 pub mod args;
+pub mod authorities;
 pub mod bundle;
 pub mod cache;
 pub mod decision;

@@ -14,8 +14,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use crate::authorities::Authorities;
 use crate::decision::{self, Decision, Kind, Waiting};
-use crate::inject::{Delivery, Environments};
+use crate::inject::{Environments, Settings};
 use crate::metrics::{Metrics, Webhook};
 use crate::review::{self, Request};
 use crate::trail::Trail;
@@ -40,8 +41,10 @@ const ARRIVAL: Duration = Duration::from_secs(2);
 pub struct Admission {
     /// What is known of SealedEnvs.
     pub environments: Arc<dyn Environments + Send + Sync>,
-    /// How values are delivered where nothing else says.
-    pub default_delivery: Delivery,
+    /// What the webhook was told.
+    pub settings: Arc<Settings>,
+    /// By whom agents recognise the operator.
+    pub authorities: Authorities,
     /// Where decisions are recorded.
     pub trail: Trail,
     /// Where they are counted.
@@ -120,7 +123,10 @@ impl Admission {
     /// Decides and records. What must be recorded and cannot be does not happen.
     async fn decide(&self, webhook: Webhook, request: &Request<'_>) -> Decision {
         let mut decision = match webhook {
-            Webhook::Inject => decision::on_pod(request, self.default_delivery, &*self.environments),
+            Webhook::Inject => {
+                let authorities = self.authorities.get();
+                decision::on_pod(request, &self.settings, authorities.as_deref(), &*self.environments)
+            }
             Webhook::Validate => decision::on_sealed_env(request),
         };
         if let Some(record) = decision.record.take()

@@ -25,6 +25,7 @@ use sealedenv_runtime::tls::Certificates;
 use sealedenv_runtime::{admin, crypto, log, memory, metrics as registry};
 
 use crate::args::Args;
+use crate::authorities::Authorities;
 use crate::cache::Cache;
 use crate::metrics::{CertificateMetrics, METRICS_PREFIX, Metrics};
 use crate::mounted;
@@ -141,13 +142,15 @@ async fn run(args: Args) -> Result<(), RunError> {
     let (trail, thread) =
         Trail::start(open_log(&args)?, records, Timestamp::now).map_err(RunError::Thread)?;
     let client = client(&api).await?;
+    let api_client = client.clone();
 
     // Probes are answered until the very end: the last answers are about what is being finished.
     let ended = Shutdown::new();
     let probes = tokio::spawn(admin::serve_on(probes, readiness.clone(), Arc::new(registry), ended.clone()));
     let known = Cache::default();
     let (waiting, queue) = waiting::queue();
-    let tasks = [
+    let (settings, authorities) = (Arc::new(args.settings()), Authorities::default());
+    let mut tasks = vec![
         tokio::spawn(known.clone().follow(client.clone(), cache, shutdown.clone())),
         tokio::spawn(waiting::report(client.clone(), args.instance.clone(), queue, shutdown.clone())),
         match &args.certificate_dir {
@@ -175,11 +178,16 @@ async fn run(args: Args) -> Result<(), RunError> {
             }
         }),
     ];
+    if settings.operator.is_some() {
+        let follow = authorities.clone().follow(api_client, args.namespace.clone(), shutdown.clone());
+        tasks.push(tokio::spawn(follow));
+    }
     record(&trail, &args, Action::Start).await;
 
     let admission = Admission {
         environments: Arc::new(known),
-        default_delivery: args.default_delivery.into(),
+        settings,
+        authorities,
         trail: trail.clone(),
         metrics,
         waiting,

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context as _, bail};
@@ -27,8 +28,15 @@ pub struct Args {
 /// The package of the one program that is all components.
 pub const PROGRAM: &str = "sealedenv-image";
 
-/// The names that the program is called by: a file, and links to it.
-const NAMES: [&str; 4] = ["sealedenv", "sealedenv-node", "sealedenv-operator", "sealedenv-webhook"];
+/// The names that the program of all components is called by: a file, and links to it.
+const NAMES: [&str; 5] =
+    ["sealedenv", "sealedenv-agent", "sealedenv-node", "sealedenv-operator", "sealedenv-webhook"];
+
+/// The package, and the file, of the program that runs in pods' own containers: small, because it is copied there.
+const EXEC: &str = "sealedenv-exec";
+
+/// How large that program may be, in bytes. It is in the memory of each pod that has it.
+const MAX_EXEC: u64 = 2 << 20;
 
 /// The package that measures, built beside the others.
 const BENCH: &str = "sealedenv-bench";
@@ -37,7 +45,7 @@ const BENCH: &str = "sealedenv-bench";
 pub const REPOSITORY: &str = "localhost/sealedenv/sealedenv";
 
 /// Changes when the image changes though its binaries do not.
-const LAYOUT: &str = "2";
+const LAYOUT: &str = "3";
 
 /// An image that was built.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,18 +95,27 @@ pub fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<()> {
 /// # Errors
 /// When something does not build, or a binary is not static and so could not start in the image.
 pub fn build(checkout: &Checkout) -> anyhow::Result<Image> {
-    let (built, linked) = release(checkout, &[PROGRAM])?;
-    let program = built.join(PROGRAM);
-    let bytes = fs::read(&program).with_context(|| format!("reading {}", program.display()))?;
-    if wants_interpreter(&bytes).with_context(|| format!("reading {}", program.display()))? {
-        bail!(
-            "{} is not a static binary, so it cannot start in an image without a C library",
-            program.display()
-        );
-    }
+    let (built, linked) = release(checkout, &[PROGRAM, EXEC])?;
+    let (program, small) = (built.join(PROGRAM), built.join(EXEC));
     let mut digest = Sha256::new();
     digest.update(LAYOUT);
-    digest.update(Sha256::digest(&bytes));
+    for file in [&program, &small] {
+        let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+        if wants_interpreter(&bytes).with_context(|| format!("reading {}", file.display()))? {
+            bail!(
+                "{} is not a static binary, so it cannot start in an image without a C library",
+                file.display()
+            );
+        }
+        digest.update(Sha256::digest(&bytes));
+    }
+    // A C library that does not know how relocations are written shows at once.
+    exec::read(Command::new(&program).arg("--version"))
+        .context("starting the program that was built\nhint: glibc 2.36 or newer is needed")?;
+    let size = fs::metadata(&small).with_context(|| format!("reading {}", small.display()))?.len();
+    if size > MAX_EXEC {
+        bail!("{} has {size} bytes, and every pod that has it would have as many in memory", small.display());
+    }
     let content = hex::encode(digest.finalize());
     let reference = format!("{REPOSITORY}:{}-{}", env!("CARGO_PKG_VERSION"), &content[..12]);
 
@@ -108,6 +125,7 @@ pub fn build(checkout: &Checkout) -> anyhow::Result<Image> {
     for name in NAMES {
         link(&program, &binaries.join(name))?;
     }
+    link(&small, &binaries.join(EXEC))?;
     let sbom = folder.join("sealedenv.cdx.json");
     let record = folder.join("sealedenv.json");
     if let Some(image) = fs::read(&record).ok().and_then(|bytes| serde_json::from_slice::<Image>(&bytes).ok())
@@ -119,9 +137,12 @@ pub fn build(checkout: &Checkout) -> anyhow::Result<Image> {
         return Ok(image);
     }
     let archive = folder.join("sealedenv.tar");
-    let id = describe(&reference, &program)?.write(&archive)?;
+    let id = describe(&reference, &program, &small)?.write(&archive)?;
     let [file, ..] = NAMES;
-    let contents = [sbom::Program { file, name: PROGRAM, path: &program }];
+    let contents = [
+        sbom::Program { file, name: PROGRAM, path: &program },
+        sbom::Program { file: EXEC, name: EXEC, path: &small },
+    ];
     sbom::write(checkout, &linked, &contents, &id, &sbom).context("listing what is linked into the image")?;
     let image = Image { reference, id, archive, binaries, sbom };
     fs::write(&record, serde_json::to_vec_pretty(&image)?)
@@ -129,10 +150,11 @@ pub fn build(checkout: &Checkout) -> anyhow::Result<Image> {
     Ok(image)
 }
 
-fn describe(reference: &str, program: &Path) -> anyhow::Result<imagetar::Image> {
+fn describe(reference: &str, program: &Path, small: &Path) -> anyhow::Result<imagetar::Image> {
     let mut image = imagetar::Image::new(reference)?;
     let [file, links @ ..] = NAMES;
     image.add_file(&format!("/{file}"), 0o755, program)?;
+    image.add_file(&format!("/{EXEC}"), 0o755, small)?;
     for link in links {
         image.add_symlink(&format!("/{link}"), file)?;
     }
@@ -151,7 +173,7 @@ fn describe(reference: &str, program: &Path) -> anyhow::Result<imagetar::Image> 
 /// As [`build`].
 pub fn build_with_bench(checkout: &Checkout) -> anyhow::Result<(Image, PathBuf)> {
     // Together first: features of dependencies are settled for all that is built at once.
-    let (folder, _) = release(checkout, &[PROGRAM, BENCH])?;
+    let (folder, _) = release(checkout, &[PROGRAM, EXEC, BENCH])?;
     Ok((build(checkout)?, folder.join(BENCH)))
 }
 
@@ -248,7 +270,8 @@ mod tests {
     fn the_dockerfile_builds_the_same_content_with_the_same_toolchain() {
         let root = Checkout::find().unwrap().root().to_owned();
         let dockerfile = fs::read_to_string(root.join("Dockerfile")).unwrap();
-        assert!(dockerfile.contains(&format!("--package {PROGRAM} ")), "{PROGRAM}");
+        assert!(dockerfile.contains(&format!("--package {PROGRAM} --package {EXEC} ")), "{PROGRAM}");
+        assert!(dockerfile.contains(&format!("release/{EXEC}\" /image/{EXEC} ")), "{EXEC}");
         let [file, links @ ..] = NAMES;
         assert!(dockerfile.contains(&format!("release/{PROGRAM}\" /image/{file} ")), "{file}");
         for link in links {

@@ -41,7 +41,7 @@ static RENDERINGS: LazyLock<Vec<(String, Vec<Value>)>> = LazyLock::new(|| {
         "rbac.aggregateToEdit=false",
         "rbac.publishRecipients=false",
         "webhook.certManager.enabled=true,webhook.certManager.cert.issuerRef.name=ours",
-        "delivery.enabled=true,node.enabled=true",
+        "delivery.enabled=true,node.enabled=true,agent.enabled=true",
     ];
     for chosen in 0..1_u32 << switches.len() {
         let mut arguments = vec!["--set", "metrics.service.enabled=true"];
@@ -450,6 +450,45 @@ fn the_node_plugin_and_the_operator_are_told_of_each_other() {
         let account = format!("--node-service-account={}", daemon["serviceAccountName"].as_str().unwrap());
         assert!(operator.contains(&account), "{account}: {operator:?}");
         assert!(operator.contains(&format!("--delivery-service={name}")));
+    }
+}
+
+// --- the agent ---
+
+#[test]
+fn the_webhook_is_told_of_the_operator_only_where_there_are_agents() {
+    let arguments = |set: &[&str]| -> Vec<String> {
+        let set: Vec<&str> = set.iter().flat_map(|value| ["--set", value]).collect();
+        let all = objects(&set);
+        let webhook = of_kind(&all, "Deployment")
+            .into_iter()
+            .find(|deployment| deployment["metadata"]["labels"]["app.kubernetes.io/component"] == "webhook")
+            .unwrap();
+        let arguments = webhook["spec"]["template"]["spec"]["containers"][0]["args"].as_array().unwrap();
+        arguments.iter().map(|argument| argument.as_str().unwrap().to_owned()).collect()
+    };
+    let name = "sealedenv-delivery.sealedenv-system.svc";
+    let off = arguments(&["delivery.enabled=true"]);
+    assert!(!off.iter().any(|argument| argument.starts_with("--agent")), "{off:?}");
+    assert!(off.contains(&"--memory-delivery=csi".to_owned()));
+    let image = format!("--image=ghcr.io/sealedenv/sealedenv:{}", env!("CARGO_PKG_VERSION"));
+    assert!(off.contains(&image), "what makes variables of files is in the image: {off:?}");
+
+    let on = ["delivery.enabled=true", "agent.enabled=true", "delivery.memory=agent"];
+    let told = arguments(&on);
+    assert!(told.contains(&format!("--agent-operator=https://{name}:8443")), "{told:?}");
+    assert!(told.contains(&"--memory-delivery=agent".to_owned()));
+    for (address, host) in [("10.0.0.7", "10.0.0.7"), ("fd00::7", "[fd00::7]")] {
+        let told = arguments(&[&on[..], &[&format!("agent.operatorAddress={address}")]].concat());
+        assert!(told.contains(&format!("--agent-operator=https://{host}:8443")), "{told:?}");
+        assert!(told.contains(&format!("--agent-operator-server-name={name}")), "{told:?}");
+    }
+    for (set, missing) in [
+        ("agent.enabled=true", "delivery.enabled=true"),
+        ("delivery.enabled=true,delivery.memory=agent", "agent.enabled=true"),
+    ] {
+        let error = render(&["--set", set]).unwrap_err().to_string();
+        assert!(error.contains(missing), "{error}");
     }
 }
 

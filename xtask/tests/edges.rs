@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// Which of our crates each of our crates may depend on. A crate that is not listed here fails the test.
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 17] = [
     ("sealedenv-seal", &[]),
     ("sealedenv-audit", &[]),
     ("sealedenv-crds", &[]),
@@ -32,12 +32,24 @@ const ALLOWED: [(&str, &[&str]); 14] = [
         &["sealedenv-seal", "sealedenv-audit", "sealedenv-crds", "sealedenv-runtime", "sealedenv-render"],
     ),
     // No seal, no crds: it can open nothing, and asks no API server.
-    ("sealedenv-node", &["sealedenv-delivery", "sealedenv-runtime"]),
+    ("sealedenv-node", &["sealedenv-delivery", "sealedenv-volume", "sealedenv-runtime"]),
+    ("sealedenv-agent", &["sealedenv-delivery", "sealedenv-volume", "sealedenv-runtime"]),
+    // What both write files with.
+    ("sealedenv-volume", &["sealedenv-delivery"]),
+    // Runs in pods' own containers.
+    ("sealedenv-exec", &[]),
     ("sealedenv-cli", &["sealedenv-seal", "sealedenv-audit", "sealedenv-crds", "sealedenv-render"]),
     // All components in one program. Nothing depends on it, so none of them learns of another.
     (
         "sealedenv-image",
-        &["sealedenv-operator", "sealedenv-webhook", "sealedenv-node", "sealedenv-cli", "sealedenv-runtime"],
+        &[
+            "sealedenv-operator",
+            "sealedenv-webhook",
+            "sealedenv-node",
+            "sealedenv-agent",
+            "sealedenv-cli",
+            "sealedenv-runtime",
+        ],
     ),
     // Black-box tests: the built binaries, never the libraries. What the API server and the wire show is the outside.
     ("sealedenv-e2e", &["sealedenv-crds", "sealedenv-delivery"]),
@@ -47,7 +59,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
 ];
 
 /// What must not stand anywhere below a crate, in what ships.
-const FORBIDDEN: [(&str, &[&str]); 4] = [
+const FORBIDDEN: [(&str, &[&str]); 6] = [
     // The format knows no cluster, no clock, no runtime; anybody can embed it.
     ("sealedenv-seal", &["kube", "kube-client", "k8s-openapi", "tokio", "hyper", "jiff", "rustls"]),
     // The trail cannot hold a value: it does not even know the type.
@@ -56,6 +68,10 @@ const FORBIDDEN: [(&str, &[&str]); 4] = [
     ("sealedenv-delivery", &["sealedenv-seal", "age", "kube", "k8s-openapi"]),
     // Nor can the node plugin, which runs on every node.
     ("sealedenv-node", &["sealedenv-seal", "age", "kube", "kube-client", "k8s-openapi"]),
+    // Nor the agent, which runs in every pod that has it.
+    ("sealedenv-agent", &["sealedenv-seal", "age", "kube", "kube-client", "k8s-openapi"]),
+    // It is in other people's images: the standard library, and nothing else.
+    ("sealedenv-exec", &["tokio", "rustls", "rustix", "serde", "clap"]),
 ];
 
 fn metadata() -> Metadata {

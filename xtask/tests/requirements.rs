@@ -18,8 +18,10 @@ use std::{
 
 use pages::{prose, read, root, split_code};
 
-const CRATES: [&str; 11] =
-    ["seal", "audit", "crds", "runtime", "delivery", "render", "operator", "webhook", "cli", "e2e", "xtask"];
+const CRATES: [&str; 15] = [
+    "seal", "audit", "crds", "runtime", "delivery", "volume", "render", "operator", "webhook", "node",
+    "agent", "exec", "cli", "e2e", "xtask",
+];
 
 /// Pages whose named tests must exist.
 const PAGES: [&str; 12] = [
@@ -31,6 +33,7 @@ const PAGES: [&str; 12] = [
     "docs/src/deviations.md",
     "docs/src/delivery.md",
     "docs/src/files.md",
+    "docs/src/agent.md",
     "docs/src/gitops.md",
     "docs/src/supply.md",
     "docs/src/faults.md",

@@ -118,8 +118,8 @@ where
 async fn opening(clients: &[Client], token: &Token, index: usize) -> Result<()> {
     let client = clients.get(index % clients.len()).context("a client")?;
     let wanted = Wanted { name: MEMORY.to_owned(), held: None };
-    let answers = client.fetch(token, None, &[wanted]).await?;
-    match answers.first().map(|answer| &answer.outcome) {
+    let fetched = client.fetch(token, None, &[wanted]).await?;
+    match fetched.answers.first().map(|answer| &answer.outcome) {
         Some(Outcome::Files(files)) if files.files.len() == KEYS => Ok(()),
         Some(Outcome::Refused(refused)) => bail!("refused: {}", refused.message),
         _ => bail!("not the {KEYS} files"),

@@ -14,7 +14,8 @@ fn of(files: Vec<wire::File>, keep: &[&str]) -> wire::Files {
 }
 
 fn response(outcome: Option<WireOutcome>) -> wire::FetchResponse {
-    wire::FetchResponse { answers: vec![wire::Answer { name: "a".to_owned(), outcome }] }
+    let answers = vec![wire::Answer { name: "a".to_owned(), outcome }];
+    wire::FetchResponse { answers, authorities: String::new() }
 }
 
 fn refused(files: wire::Files) -> Option<&'static str> {
@@ -48,7 +49,9 @@ fn answers_come_back_as_they_went() {
         },
     ];
     let asked = [wanted("a", None), wanted("b", Some("d")), wanted("c", None)];
-    let back = from_wire(&asked, to_wire(answers)).unwrap();
+    let back = from_wire(&asked, to_wire(Fetched { answers, authorities: None })).unwrap();
+    assert!(back.authorities.is_none());
+    let back = back.answers;
     let Outcome::Files(files) = &back[0].outcome else { panic!("no files") };
     assert_eq!(files.files[0].content.expose(), b"v");
     assert_eq!((files.files[1].mode, files.files[1].path.as_str()), (Some(0o600), "x/.env"));
@@ -112,4 +115,11 @@ fn a_reason_of_a_later_version_is_worth_another_try() {
 fn messages_are_cut_and_cannot_break_a_line() {
     let text = shortened(&format!("a\n\u{1b}[31m{}", "ä".repeat(MAX_MESSAGE)));
     assert!(text.len() <= MAX_MESSAGE && text.ends_with('…') && text.starts_with("a  [31m"), "{text}");
+}
+
+#[test]
+fn authorities_that_are_none_break_the_contract() {
+    let mut response = response(Some(WireOutcome::Unchanged(wire::Unchanged::default())));
+    response.authorities = "nobody".to_owned();
+    assert!(from_wire(&[wanted("a", Some("d"))], response).is_err());
 }

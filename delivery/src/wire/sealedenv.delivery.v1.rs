@@ -22,6 +22,10 @@ pub struct FetchResponse {
     /// One for each that was wanted, in the same order.
     #[prost(message, repeated, tag = "1")]
     pub answers: ::prost::alloc::vec::Vec<Answer>,
+    /// The authorities that the operator's certificate may come from, now and next: PEM, certificates only. A caller that no
+    /// ConfigMap reaches trusts these from now on. Empty when they are not known; then the caller keeps those it has.
+    #[prost(string, tag = "2")]
+    pub authorities: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]

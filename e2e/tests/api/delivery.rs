@@ -135,7 +135,9 @@ impl Shop {
         let (pod, node) = (token(pod)?, node.map(token).transpose()?);
         let wanted = [Wanted { name: env.to_owned(), held: held.map(str::to_owned) }];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async { Ok(self.client()?.fetch(&pod, node.as_ref(), &wanted).await) })
+        runtime.block_on(async {
+            Ok(self.client()?.fetch(&pod, node.as_ref(), &wanted).await.map(|fetched| fetched.answers))
+        })
     }
 
     fn ask(&self, pod: &str, node: Option<&str>, env: &str) -> Result<Got> {

@@ -3,6 +3,7 @@
 //!
 //! Each test ends with the [`oracle`]: all Secrets right, trails valid, nothing lost, no restart that was not meant.
 
+mod agent;
 mod audit_sinks;
 mod canary;
 mod certificates;

@@ -78,10 +78,10 @@ fn operator_in_hosts() -> Result<[String; 2]> {
     ])
 }
 
-/// The same, and how people write it: the webhook adds volume and mount.
+/// The same, and how people write it: the webhook adds volume and mount, and variables by a program in front.
 fn annotated(name: &str) -> Result<String> {
     let mut pod: Value = serde_json::from_str(&pod(name)?)?;
-    pod["metadata"]["annotations"] = json!({"sealedenv.dev/inject": "checkout"});
+    pod["metadata"]["annotations"] = json!({"sealedenv.dev/inject": "checkout", "sealedenv.dev/env": "true"});
     let spec = pod["spec"].as_object_mut().context("a spec")?;
     spec.remove("volumes");
     spec["containers"][0].as_object_mut().context("a container")?.remove("volumeMounts");
@@ -117,7 +117,7 @@ fn wait_value(ns: &Namespace, pod: &str, value: &str) -> Result<()> {
 }
 
 /// Every file below a folder that holds one of the needles.
-fn holding(folder: &Path, needles: &[String]) -> Result<Vec<String>> {
+pub(crate) fn holding(folder: &Path, needles: &[String]) -> Result<Vec<String>> {
     let (mut folders, mut holding, mut looked_at) = (vec![folder.to_owned()], Vec::new(), 0);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
@@ -160,6 +160,10 @@ fn a_pod_gets_files_that_never_were_in_etcd_and_keeps_them_while_the_operator_is
     create(&ns, &annotated("app")?)?;
     ns.wait_phase("app", &["Running"])?;
     assert_eq!(read(&ns, "app")?, first);
+    let variables = ns.exec("app", "app", &["cat", "/proc/1/environ"])?;
+    ensure!(variables.split('\0').any(|one| one == format!("TOKEN={first}")), "no variable");
+    let command = ns.exec("app", "app", &["cat", "/proc/1/cmdline"])?;
+    ensure!(command.starts_with("/bin/sh\0-c\0"), "the app is process 1: {command}");
 
     let mounts = ns.exec("app", "app", &["cat", "/proc/mounts"])?;
     let mount = mounts.lines().find(|line| line.contains(" /run/secrets/checkout ")).context("a mount")?;

@@ -3,6 +3,7 @@
 use sealedenv_delivery::client::FetchError as ClientError;
 use sealedenv_delivery::{Reason, Refused};
 use sealedenv_runtime::report;
+use sealedenv_volume::WriteError;
 use tonic::{Code, Status};
 
 use crate::mount::MountError;
@@ -11,7 +12,6 @@ use crate::publish::Foreign;
 use crate::request::RequestError;
 use crate::source::FetchError;
 use crate::target::NoTarget;
-use crate::write::WriteError;
 
 /// Why a call of the kubelet failed.
 #[derive(Debug, thiserror::Error)]

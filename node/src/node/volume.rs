@@ -5,6 +5,7 @@ use std::os::fd::AsFd as _;
 use jiff::Timestamp;
 use rustix::fs::{StatVfs, fstatvfs};
 use sealedenv_delivery::Files;
+use sealedenv_volume::{Version, Volume, WriteError, stamp};
 
 use super::NodeError;
 use crate::mount::{MountError, Mounts, Size, Stage as _};
@@ -12,7 +13,6 @@ use crate::place::{Place, PlaceError};
 use crate::publish::{self, Found, Removal};
 use crate::request::Publish;
 use crate::target::{Layout, Target};
-use crate::write::{Version, Volume, WriteError};
 
 /// The volumes of this machine.
 pub(super) struct Disk<M> {
@@ -44,11 +44,6 @@ fn size(version: &Version<'_>) -> Size {
     Size::of(version.lengths(), version.names(), rustix::param::page_size())
 }
 
-/// A name for a version: `2026_11_24_19_00_00.123456789`, by which a person sees how old it is.
-fn stamp() -> String {
-    Timestamp::now().strftime("%Y_%m_%d_%H_%M_%S.%9f").to_string()
-}
-
 impl<M: Mounts> Disk<M> {
     /// What stands at a target.
     pub(super) fn look(&self, target: &Target) -> Result<Found, NodeError> {
@@ -62,7 +57,7 @@ impl<M: Mounts> Disk<M> {
     /// Makes a volume with all its files, and shows it at the target. On failure the target is as before.
     pub(super) fn make(&self, target: &Target, wanted: &Wanted<'_>) -> Result<(), NodeError> {
         let place = self.place(target)?;
-        let stamp = stamp();
+        let stamp = stamp(Timestamp::now());
         let version = wanted.version(&stamp);
         let stage = self.mounts.make(size(&version))?;
         Volume::new(stage.root()).swap(&version)?;
@@ -78,7 +73,7 @@ impl<M: Mounts> Disk<M> {
 
     /// Swaps other files into a volume. On failure it is as before.
     pub(super) fn refresh(&self, target: &Target, wanted: &Wanted<'_>) -> Result<(), NodeError> {
-        let stamp = stamp();
+        let stamp = stamp(Timestamp::now());
         let version = wanted.version(&stamp);
         let stage = self.reopen(target)?;
         let volume = Volume::new(stage.root());

@@ -5,6 +5,7 @@
 //! ConfigMap to a node plugin. With an authority for each process every rollout would begin with minutes in which no pod
 //! gets its files. Who can read these Secrets can read the identities beside them, so nothing new is at stake.
 
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,6 +14,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Client;
 use kube::api::{Api, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use sealedenv_crds::names;
+use sealedenv_delivery::Authorities;
 use sealedenv_runtime::certificate::{Authority, BACKDATE, Leaf, MakeError, Validity};
 use sealedenv_runtime::readiness::Gate;
 use sealedenv_runtime::report::chain;
@@ -44,6 +46,24 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
+
+/// The certificates of the authorities, as clients are told of them. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Bundle(Arc<RwLock<Option<Authorities>>>);
+
+impl Bundle {
+    /// What clients may trust at the moment, if that is known.
+    pub fn get(&self) -> Option<Authorities> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From PEM. What is no bundle leaves things as they are: clients would be left without anybody to trust.
+    fn set(&self, pem: &str) {
+        if let Ok(authorities) = Authorities::parse(pem) {
+            *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(authorities);
+        }
+    }
+}
 
 /// Why there is no certificate, or clients were not told.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +106,8 @@ pub(crate) struct Ca {
     pub(crate) leadership: Leadership,
     /// What is served.
     pub(crate) certificates: Certificates,
+    /// What answers tell clients of the authorities.
+    pub(crate) bundle: Bundle,
     /// Opened when there is a certificate, or when there can be none yet.
     pub(crate) ready: Gate,
 }
@@ -133,6 +155,8 @@ impl Ca {
             self.make(now).await?;
             authorities = self.load().await?;
         }
+        let bundle = bundle(now, &authorities);
+        self.bundle.set(&bundle);
         let choice = choose(now, &validities(&authorities));
         if let Some(authority) = choice.signs.map(|i| &authorities[i]) {
             let due = served.as_ref().is_none_or(|served| {
@@ -149,7 +173,7 @@ impl Ca {
             }
         }
         if self.leadership.leads() {
-            self.publish(now, &authorities).await?;
+            self.publish(&bundle).await?;
         } else if choice.signs.is_none() {
             // The leader may be of a release without this API, and a rollout replaces it only when this one is ready.
             self.ready.set(true);
@@ -219,18 +243,12 @@ impl Ca {
     }
 
     /// Tells clients of every authority that has not expired.
-    async fn publish(&self, now: Timestamp, authorities: &[Authority]) -> Result<(), CaError> {
-        let mut bundle: Vec<String> = (authorities.iter())
-            .filter(|authority| !authority.validity().is_expired(now))
-            .map(Authority::pem)
-            .collect();
-        bundle.sort_unstable();
-        let bundle = bundle.concat();
+    async fn publish(&self, bundle: &str) -> Result<(), CaError> {
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
         let fail = |source| CaError::Api { doing: "publishing the delivery API's authorities", source };
         let found = maps.get_opt(names::DELIVERY_CA_BUNDLE).await.map_err(fail)?;
         let data = found.as_ref().and_then(|map| map.data.as_ref());
-        if data.and_then(|data| data.get(names::CA_BUNDLE_FIELD)) == Some(&bundle) {
+        if data.and_then(|data| data.get(names::CA_BUNDLE_FIELD)).map(String::as_str) == Some(bundle) {
             return Ok(());
         }
         let labels = json!({ names::MANAGED_BY: names::MANAGED_BY_VALUE });
@@ -247,6 +265,14 @@ impl Ca {
     fn secrets(&self) -> Api<Secret> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
+}
+
+/// Those that have not expired, as PEM.
+fn bundle(now: Timestamp, authorities: &[Authority]) -> String {
+    let valid = authorities.iter().filter(|authority| !authority.validity().is_expired(now));
+    let mut bundle: Vec<String> = valid.map(Authority::pem).collect();
+    bundle.sort_unstable();
+    bundle.concat()
 }
 
 fn validities(authorities: &[Authority]) -> Vec<Validity> {
@@ -308,6 +334,7 @@ mod tests {
             clock: Clock::from_fn(|| at(0)),
             leadership: Leadership::elected(Steady::from_fn(|| Tick::ZERO)),
             certificates: Certificates::new(),
+            bundle: Bundle::default(),
             ready: ready.clone(),
         };
         let look = tokio::spawn(async move { ca.look(&mut None).await });

@@ -12,12 +12,13 @@ use kube::api::Api;
 use sealedenv_audit::{Action, Actor, ActorKind, KeyedDigest, ObjectRef, Outcome as Ended, Record};
 use sealedenv_crds::{KeyState, OnKeyError, SealedEnv, SealedEnvSpec};
 use sealedenv_delivery::server::{Call, Fetch, Refusal};
-use sealedenv_delivery::{Answer, Content, File, FilePath, Files, Outcome, Reason, Refused, Wanted};
+use sealedenv_delivery::{Answer, Content, Fetched, File, FilePath, Files, Outcome, Reason, Refused, Wanted};
 use sealedenv_runtime::report::chain;
 use sealedenv_seal::OpenPolicy;
 use tokio::sync::Semaphore;
 
 use super::book::Book;
+use super::ca::Bundle;
 use super::consumers::{Seen, Told};
 use super::ladder::{Claims, Facts, Ladder, Rung, Stage};
 use super::metrics::Deliveries;
@@ -48,6 +49,7 @@ pub struct Desk {
     ctx: Arc<Context>,
     extents: Vec<Extent>,
     plugin_user: String,
+    bundle: Bundle,
     steady: Steady,
     metrics: Deliveries,
     book: Book,
@@ -77,11 +79,13 @@ enum LookError {
 }
 
 impl Desk {
-    /// For pods of those namespaces, and node plugins of that user name. What pods are answered is told to `book`.
+    /// For pods of those namespaces, and node plugins of that user name. `bundle` is what answers say of whom to trust;
+    /// what pods are answered is told to `book`.
     pub fn new(
         ctx: Arc<Context>,
         extents: Vec<Extent>,
         plugin_user: String,
+        bundle: Bundle,
         steady: Steady,
         metrics: Deliveries,
         book: Book,
@@ -89,10 +93,10 @@ impl Desk {
         let refusals = Mutex::new(Refusals::new(steady.now()));
         let places = Semaphore::new(AT_ONCE);
         let ladder = Ladder::default();
-        Self { ctx, extents, plugin_user, steady, metrics, book, refusals, places, ladder }
+        Self { ctx, extents, plugin_user, bundle, steady, metrics, book, refusals, places, ladder }
     }
 
-    async fn answer(&self, call: Call) -> Result<Vec<Answer>, Refusal> {
+    async fn answer(&self, call: Call) -> Result<Fetched, Refusal> {
         let Ok(_place) = self.places.acquire().await else { return Err(Refusal::Unavailable) };
         let begun = self.steady.now();
         let reads = tokio::time::Instant::now() + READS;
@@ -109,7 +113,7 @@ impl Desk {
             self.note(&facts, &wanted, &outcome);
             answers.push(Answer { name: wanted.name, outcome });
         }
-        Ok(answers)
+        Ok(Fetched { answers, authorities: self.bundle.get() })
     }
 
     async fn reviewed(&self, call: &Call, until: tokio::time::Instant) -> Result<Facts, LookError> {
@@ -294,7 +298,7 @@ impl Desk {
 }
 
 impl Fetch for Desk {
-    async fn fetch(&self, call: Call) -> Result<Vec<Answer>, Refusal> {
+    async fn fetch(&self, call: Call) -> Result<Fetched, Refusal> {
         let begun = tokio::time::Instant::now();
         let answer = tokio::time::timeout(CALL, self.answer(call)).await;
         self.metrics.took(begun.elapsed().as_secs_f64());

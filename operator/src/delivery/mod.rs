@@ -19,3 +19,5 @@ pub mod metrics;
 mod refusals;
 mod review;
 pub mod serve;
+
+pub use ca::Bundle;

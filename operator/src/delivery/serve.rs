@@ -17,7 +17,7 @@ use tonic::transport::Server;
 
 use super::accept::{Most, connections};
 use super::book::Book;
-use super::ca::Ca;
+use super::ca::{Bundle, Ca};
 use super::desk::Desk;
 use crate::controller::Extent;
 use crate::leader::clock::Steady;
@@ -120,6 +120,7 @@ pub async fn start(
     let listener = listener.map_err(|source| ServeError::Listen { address: listen, source })?;
     let certificates = Certificates::new();
     let tls = certificates.server_config_for(b"h2").map_err(|e| ServeError::Tls(io::Error::other(e)))?;
+    let bundle = Bundle::default();
     let ca = Ca {
         client: ctx.client.clone(),
         namespace,
@@ -127,9 +128,10 @@ pub async fn start(
         clock: ctx.clock.clone(),
         leadership: ctx.leadership.clone(),
         certificates,
+        bundle: bundle.clone(),
         ready,
     };
-    let desk = Desk::new(ctx, extents, plugin_user, steady, metrics, book);
+    let desk = Desk::new(ctx, extents, plugin_user, bundle, steady, metrics, book);
     tracing::info!(address = %listen, "serving the delivery API");
     Ok(vec![
         tokio::spawn(ca.run(shutdown.clone())),

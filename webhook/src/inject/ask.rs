@@ -24,6 +24,8 @@ pub(super) struct Ask {
     pub(super) variables: bool,
     /// Where the files go; `/run/secrets/<name>` when `None`.
     pub(super) mount_path: Option<MountPath>,
+    /// The signal that the pod's processes get when files changed.
+    pub(super) on_change: Option<&'static str>,
 }
 
 impl Ask {
@@ -66,14 +68,15 @@ impl Ask {
                     .map_err(|fault| invalid(names::MOUNT_PATH, format!("{} {fault}", quoted(text.trim()))))
             })
             .transpose()?;
-        Ok(Some(Self { environments, containers, delivery, variables, mount_path }))
+        let on_change = annotations.get(names::ON_CHANGE).map(|text| on_change(text.trim())).transpose()?;
+        Ok(Some(Self { environments, containers, delivery, variables, mount_path, on_change }))
     }
 }
 
 /// Annotations of ours that mean nothing on a pod: most likely misspelt, and then not obeyed.
 pub(super) fn unknown(annotations: &BTreeMap<String, String>) -> impl Iterator<Item = &str> {
-    const KNOWN: [&str; 5] =
-        [names::INJECT, names::CONTAINERS, names::DELIVERY, names::ENV, names::MOUNT_PATH];
+    const KNOWN: [&str; 6] =
+        [names::INJECT, names::CONTAINERS, names::DELIVERY, names::ENV, names::MOUNT_PATH, names::ON_CHANGE];
     annotations.keys().map(String::as_str).filter(|key| {
         key.strip_prefix(names::GROUP).is_some_and(|rest| rest.starts_with('/')) && !KNOWN.contains(key)
     })
@@ -83,11 +86,23 @@ fn delivery(text: &str) -> Result<Delivery, Denied> {
     match text {
         "secret" => Ok(Delivery::Secret),
         "csi" => Ok(Delivery::Csi),
-        "agent" => Err(Denied::DeliveryUnavailable { asked: text.to_owned() }),
+        "agent" => Ok(Delivery::Agent),
         other => {
             Err(invalid(names::DELIVERY, format!("must be secret, csi or agent, not {}", quoted(other))))
         }
     }
+}
+
+/// The signals that a program may take for "read your files again", or for "end, to be started again".
+const SIGNALS: [&str; 7] = ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGINT", "SIGQUIT", "SIGTERM"];
+
+fn on_change(text: &str) -> Result<&'static str, Denied> {
+    let name = text.strip_prefix("signal=");
+    let known = name.and_then(|name| SIGNALS.into_iter().find(|known| *known == name));
+    known.ok_or_else(|| {
+        let why = format!("must be signal= and one of {}, not {}", SIGNALS.join(", "), quoted(text));
+        invalid(names::ON_CHANGE, why)
+    })
 }
 
 /// A comma-separated list without empty items; what is named twice counts once.
@@ -138,6 +153,7 @@ mod tests {
             ("delivery", "secret"),
             ("env", "true"),
             ("mount-path", "/app/secrets/"),
+            ("on-change", "signal=SIGHUP"),
         ])
         .unwrap()
         .unwrap();
@@ -145,6 +161,7 @@ mod tests {
         assert_eq!(ask.delivery, Some(Delivery::Secret));
         assert!(ask.variables);
         assert_eq!(ask.mount_path.unwrap().as_str(), "/app/secrets");
+        assert_eq!(ask.on_change, Some("SIGHUP"));
     }
 
     #[test]
@@ -170,13 +187,18 @@ mod tests {
             ("containers", "a,"),
             ("delivery", ""),
             ("delivery", "Secret"),
-            ("delivery", "agent"),
+            ("delivery", "Agent"),
             ("env", ""),
             ("env", "True"),
             ("env", "1"),
             ("mount-path", ""),
             ("mount-path", "/"),
             ("mount-path", "relative"),
+            ("on-change", ""),
+            ("on-change", "SIGHUP"),
+            ("on-change", "signal=HUP"),
+            ("on-change", "signal=SIGKILL"),
+            ("on-change", "exec=/bin/x"),
         ] {
             let annotations = [("inject", "a"), (annotation, value)];
             let annotations = if annotation == "inject" { &annotations[1..] } else { &annotations[..] };

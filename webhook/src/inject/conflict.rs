@@ -69,10 +69,11 @@ pub(super) fn check(
     Ok(verdict)
 }
 
-/// Whether a mount is the whole of our volume.
+/// Whether a mount is the whole of our volume, and one that nobody writes through.
 fn is_ours(mount: &VolumeMount, wanted: &Wanted) -> bool {
     let whole = |sub_path: &Option<String>| sub_path.as_deref().unwrap_or_default().is_empty();
-    mount.name == wanted.volume && whole(&mount.sub_path) && whole(&mount.sub_path_expr)
+    let read_only = mount.read_only == Some(true) || !wanted.is_writable();
+    mount.name == wanted.volume && read_only && whole(&mount.sub_path) && whole(&mount.sub_path_expr)
 }
 
 /// Whether nothing can be made in a mounted folder. Kubelet mounts volumes of the first four kinds read-only always, and

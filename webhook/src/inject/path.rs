@@ -95,6 +95,11 @@ impl MountPath {
         Self(format!("{}/{name}", names::DEFAULT_MOUNT_ROOT))
     }
 
+    /// One of ours.
+    pub(super) fn fixed(path: &'static str) -> Self {
+        Self(path.to_owned())
+    }
+
     /// The folder `name` below this one. `name` is the name of an object and holds no slash.
     pub(super) fn join(&self, name: &str) -> Self {
         Self(format!("{}/{name}", self.0))

@@ -5,13 +5,16 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// Every other SealedEnv exists, some with a Secret of another name.
+/// SealedEnvs of all kinds: some do not exist, some have a Secret of another name, some are in memory.
 struct Cluster;
 
 impl Environments for Cluster {
     fn find(&self, _: &str, name: &str) -> Sighting {
         match name.len() % 3 {
             0 => Sighting::Absent,
+            _ if name.starts_with('m') => {
+                Sighting::Present { secret_name: None, delivery: "Memory".to_owned() }
+            }
             1 => Sighting::Present {
                 secret_name: Some(format!("{name}-secret")),
                 delivery: "Secret".to_owned(),
@@ -23,7 +26,8 @@ impl Environments for Cluster {
 
 fn run(pod: &Value) -> Result<Outcome, Denied> {
     let pod = serde_json::from_value(pod.clone()).unwrap();
-    inject(&pod, &Request { namespace: "shop", default_delivery: Delivery::Secret, environments: &Cluster })
+    let (settings, environments) = (super::tests::settings(), &Cluster);
+    inject(&pod, &Request { namespace: "shop", settings: &settings, authorities: Some("PEM"), environments })
 }
 
 fn apply(pod: &Value, outcome: &Outcome) -> Value {
@@ -32,7 +36,7 @@ fn apply(pod: &Value, outcome: &Outcome) -> Value {
     patched
 }
 
-const NAMES: [&str; 6] = ["a", "bb", "ccc", "d.d", "e-e", "kubernetes.io"];
+const NAMES: [&str; 8] = ["a", "bb", "ccc", "d.d", "e-e", "kubernetes.io", "m1", "m.mm"];
 const PATHS: [&str; 9] = [
     "/run/secrets",
     "/run/secrets/a",
@@ -61,8 +65,12 @@ fn volumes() -> impl Strategy<Value = Value> {
 fn container() -> impl Strategy<Value = Value> {
     let mount = (0..3usize, 0..PATHS.len(), any::<bool>())
         .prop_map(|(volume, path, read_only)| json!({"name": format!("v{volume}"), "mountPath": PATHS[path], "readOnly": read_only}));
-    (prop::option::of(prop::collection::vec(mount, 0..3)), any::<bool>()).prop_map(|(mounts, variables)| {
-        let mut container = json!({"image": "x", "securityContext": {"runAsUser": 1}, "command": ["x"]});
+    let mounts = prop::option::of(prop::collection::vec(mount, 0..3));
+    (mounts, any::<bool>(), prop::bool::weighted(0.9)).prop_map(|(mounts, variables, command)| {
+        let mut container = json!({"image": "x", "securityContext": {"runAsUser": 1}, "args": ["y"]});
+        if command {
+            container["command"] = json!(["x"]);
+        }
         if let Some(mounts) = mounts {
             container["volumeMounts"] = json!(mounts);
         }
@@ -78,6 +86,7 @@ prop_compose! {
         environments in prop::sample::subsequence(NAMES.to_vec(), 1..4),
         env in prop::option::of(prop::sample::select(vec!["true", "false"])),
         mount_path in prop::option::of(prop::sample::select(vec!["/app/secrets", "/run/secrets", "/data", "/opt/x/"])),
+        delivery in prop::option::of(prop::sample::select(vec!["csi", "agent", "agent", "agent"])),
         narrowed in prop::option::of(prop::sample::subsequence(vec!["c0", "i0", "c1"], 1..3)),
         volumes in volumes(),
         automount in prop::option::of(any::<bool>()),
@@ -85,7 +94,7 @@ prop_compose! {
         mut main in prop::collection::vec(container(), 1..4),
     ) -> Value {
         let mut annotations = json!({"sealedenv.dev/inject": environments.join(",")});
-        for (key, value) in [("env", env.map(str::to_owned)), ("mount-path", mount_path.map(str::to_owned)), ("containers", narrowed.map(|n| n.join(",")))] {
+        for (key, value) in [("env", env.map(str::to_owned)), ("mount-path", mount_path.map(str::to_owned)), ("delivery", delivery.map(str::to_owned)), ("containers", narrowed.map(|n| n.join(",")))] {
             if let Some(value) = value {
                 annotations[format!("sealedenv.dev/{key}")] = json!(value);
             }
@@ -118,6 +127,7 @@ enum Mutation {
     DropOurVolumes,
     DropMounts(usize),
     DropVariables,
+    DropOurContainers,
     AddVolume,
     AddAnnotation,
 }
@@ -130,6 +140,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
         Just(Mutation::DropOurVolumes),
         (0..3usize).prop_map(Mutation::DropMounts),
         Just(Mutation::DropVariables),
+        Just(Mutation::DropOurContainers),
         Just(Mutation::AddVolume),
         Just(Mutation::AddAnnotation),
     ]
@@ -155,7 +166,7 @@ fn mutate(pod: &mut Value, mutation: &Mutation, nth: usize) {
         Mutation::ReverseContainers => spec["containers"].as_array_mut().unwrap().reverse(),
         Mutation::DropOurVolumes => {
             if let Some(volumes) = spec["volumes"].as_array_mut() {
-                volumes.retain(|volume| !volume["name"].as_str().unwrap().starts_with("sealedenv-"));
+                volumes.retain(|volume| !volume["name"].as_str().unwrap().starts_with("sealedenv"));
             }
         }
         Mutation::DropMounts(index) => {
@@ -166,11 +177,20 @@ fn mutate(pod: &mut Value, mutation: &Mutation, nth: usize) {
         Mutation::DropVariables => {
             spec["containers"][0].as_object_mut().unwrap().remove("envFrom");
         }
+        Mutation::DropOurContainers => {
+            if let Some(containers) = spec["initContainers"].as_array_mut() {
+                containers.retain(|container| !is_ours(container));
+            }
+        }
         Mutation::AddVolume => {
             push(&mut spec["volumes"], json!({"name": format!("added{nth}"), "emptyDir": {}}));
         }
         Mutation::AddAnnotation => pod["metadata"]["annotations"]["other.example/x"] = json!("y"),
     }
+}
+
+fn is_ours(container: &Value) -> bool {
+    container["name"].as_str().unwrap().starts_with("sealedenv-")
 }
 
 /// Every selected container has each SealedEnv mounted exactly once, from a volume that is there exactly once; the
@@ -184,7 +204,8 @@ fn check_complete(pod: &Value, outcome: &Outcome) {
         let volumes = pod["spec"]["volumes"].as_array().unwrap();
         assert_eq!(volumes.iter().filter(|v| v["name"] == volume.as_str()).count(), 1, "{volume} in {pod}");
         for kind in ["containers", "initContainers"] {
-            for container in pod["spec"][kind].as_array().into_iter().flatten() {
+            let containers = pod["spec"][kind].as_array().into_iter().flatten();
+            for container in containers.filter(|container| !is_ours(container)) {
                 let selected = narrowed
                     .as_ref()
                     .is_none_or(|names| names.contains(&container["name"].as_str().unwrap()));
@@ -194,6 +215,30 @@ fn check_complete(pod: &Value, outcome: &Outcome) {
             }
         }
     }
+    check_ours(pod);
+}
+
+/// Who has files of the agent has the agent, once; whose command is wrapped has the program, and somebody who puts it
+/// there. Nobody has either for nothing, and nothing is wrapped twice.
+fn check_ours(pod: &Value) {
+    let init = pod["spec"]["initContainers"].as_array().cloned().unwrap_or_default();
+    let count = |name: &str| init.iter().filter(|container| container["name"] == name).count();
+    let volumes = pod["spec"]["volumes"].as_array().unwrap();
+    let of_agent = volumes.iter().any(|volume| {
+        volume["name"].as_str().unwrap().starts_with("sealedenv-") && volume["emptyDir"].is_object()
+    });
+    let (agents, refreshes) = (count("sealedenv-agent"), count("sealedenv-agent-refresh"));
+    assert_eq!((agents, refreshes), (usize::from(of_agent), usize::from(of_agent)), "{pod}");
+    let mut wrapped = false;
+    for container in init.iter().chain(pod["spec"]["containers"].as_array().unwrap()) {
+        let words = container["command"].as_array().cloned().unwrap_or_default();
+        let times = words.iter().filter(|word| *word == "/run/sealedenv/bin/sealedenv-exec").count();
+        assert!(times <= 1, "{container}");
+        wrapped |= times == 1;
+    }
+    let program = volumes.iter().any(|volume| volume["name"] == "sealedenvs-program");
+    assert!(!wrapped || program, "{pod}");
+    assert_eq!(count("sealedenv-exec"), usize::from(program && !of_agent), "{pod}");
 }
 
 /// The pod without anything that we could have added to it.
@@ -208,12 +253,20 @@ fn stripped(pod: &Value, of: &Value) -> Value {
         }
     };
     keep(&mut pod["spec"]["volumes"], &of["spec"]["volumes"]);
+    if let Some(init) = pod["spec"]["initContainers"].as_array_mut() {
+        init.retain(|container| !is_ours(container));
+    }
     for kind in ["containers", "initContainers"] {
         let count = of["spec"][kind].as_array().map_or(0, Vec::len);
         assert_eq!(pod["spec"][kind].as_array().map_or(0, Vec::len), count);
         for index in 0..count {
             for field in ["volumeMounts", "envFrom"] {
                 keep(&mut pod["spec"][kind][index][field], &of["spec"][kind][index][field]);
+            }
+            let command = &mut pod["spec"][kind][index]["command"];
+            let dashes = command.as_array().and_then(|words| words.iter().position(|word| word == "--"));
+            if let (Some(words), Some(dashes)) = (command.as_array_mut(), dashes) {
+                words.drain(..=dashes);
             }
         }
     }
@@ -268,11 +321,18 @@ fn the_generator_makes_pods_that_are_injected() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
     let mut runner = TestRunner::deterministic();
-    let injected = (0..500)
-        .filter(|_| {
+    let patches: Vec<String> = (0..500)
+        .filter_map(|_| {
             let pod = pod().new_tree(&mut runner).unwrap().current();
-            run(&pod).is_ok_and(|outcome| !outcome.patch.is_empty())
+            let outcome = run(&pod).ok().filter(|outcome| !outcome.patch.is_empty())?;
+            Some(serde_json::to_string(&outcome.patch).unwrap())
         })
-        .count();
-    assert!(injected > 100, "only {injected} of 500");
+        .collect();
+    let with = |word: &str| patches.iter().filter(|patch| patch.contains(word)).count();
+    let (injected, agents, wrapped, installed) =
+        (patches.len(), with("/sealedenv-agent"), with("--from"), with("/sealedenv-exec\",\"--install"));
+    assert!(
+        injected > 100 && agents > 20 && wrapped > 10 && installed > 3,
+        "{injected} {agents} {wrapped} {installed}"
+    );
 }

@@ -1,5 +1,7 @@
 //! What is injected, and what is refused, case by case.
 
+mod memory;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -25,11 +27,29 @@ impl Environments for Cluster {
     }
 }
 
+/// With the agent, and the node plugin where a pod does not say.
+pub(super) fn settings() -> Settings {
+    Settings {
+        default_delivery: Delivery::Secret,
+        memory_delivery: Delivery::Csi,
+        image: Some(Image { reference: "sealedenv:1".to_owned(), pull_policy: "IfNotPresent".to_owned() }),
+        operator: Some(Operator { endpoint: "https://192.0.2.7:8443".to_owned(), server_name: None }),
+    }
+}
+
+const AUTHORITIES: &str = "PEM";
+
 const TOKEN_MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 fn run(pod: &Value) -> Result<Outcome, Denied> {
     let pod = serde_json::from_value(pod.clone()).unwrap();
-    inject(&pod, &Request { namespace: "shop", default_delivery: Delivery::Secret, environments: &Cluster })
+    let request = Request {
+        namespace: "shop",
+        settings: &settings(),
+        authorities: Some(AUTHORITIES),
+        environments: &Cluster,
+    };
+    inject(&pod, &request)
 }
 
 /// A pod as the API server shows it: with the token mounted into every container.
@@ -302,10 +322,9 @@ fn a_missing_sealed_env_is_a_warning_and_one_not_seen_yet_is_not() {
 
 #[test]
 fn deliveries_that_do_not_exist_yet_are_refused() {
-    let (reason, message) = denied(&asking(&[("delivery", "agent")]));
+    let (reason, message) = denied(&pod(&json!({"sealedenv.dev/inject": "future"})));
     assert_eq!(reason, "DeliveryUnavailable");
-    assert_eq!(message, "delivery agent is not available in this version");
-    assert_eq!(denied(&pod(&json!({"sealedenv.dev/inject": "future"}))).0, "DeliveryUnavailable");
+    assert_eq!(message, "delivery \"Telepathy\" is not available here");
     patched(&asking(&[("delivery", "secret")]));
 }
 
@@ -352,12 +371,6 @@ fn a_delivery_that_the_sealed_env_does_not_have_is_refused() {
         assert_eq!(reason, "DeliveryMismatch");
         assert!(message.contains(name) && message.contains(delivery), "{message}");
     }
-}
-
-#[test]
-fn what_has_no_secret_becomes_no_variables() {
-    let annotations = json!({"sealedenv.dev/inject": "checkout,memory", "sealedenv.dev/env": "true"});
-    assert_eq!(denied(&pod(&annotations)).0, "NoVariables");
 }
 
 #[test]
@@ -488,8 +501,13 @@ fn the_page_for_users_names_every_reason_and_annotation() {
         Denied::VolumeConflict { volume: text(), content: text() },
         Denied::DeliveryMismatch { environment: text(), has: "", asked: "" },
         Denied::NoVariables { environment: text() },
+        Denied::NoAuthority,
+        Denied::ProcessesNotShared,
+        Denied::CommandMissing { container: text() },
+        Denied::ContainerConflict { container: text() },
     ];
-    let words = [names::INJECT, names::CONTAINERS, names::MOUNT_PATH, names::ENV, names::DELIVERY];
+    let words =
+        [names::INJECT, names::CONTAINERS, names::MOUNT_PATH, names::ENV, names::DELIVERY, names::ON_CHANGE];
     for word in all.iter().map(Denied::reason).chain(words) {
         assert!(page.contains(&format!("`{word}`")), "{word} is not on the page");
     }

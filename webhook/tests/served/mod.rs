@@ -10,8 +10,9 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use jiff::Timestamp;
 use sealedenv_audit::{FailurePolicy, Log, Memory, MemorySink};
+use sealedenv_webhook::authorities::Authorities;
 use sealedenv_webhook::decision::Waiting;
-use sealedenv_webhook::inject::{Delivery, Environments, Sighting};
+use sealedenv_webhook::inject::{Delivery, Environments, Image, Operator, Settings, Sighting};
 use sealedenv_webhook::metrics::Metrics;
 use sealedenv_webhook::router::{Admission, router};
 use sealedenv_webhook::trail::{Counters, Trail};
@@ -19,20 +20,36 @@ use sealedenv_webhook::waiting;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-/// `checkout`, with the Secret of its name, and `billing`, with the Secret `billing-v2`.
+/// `checkout`, with the Secret of its name, `billing`, with the Secret `billing-v2`, and `memory`.
 struct Shop;
 
 impl Environments for Shop {
     fn find(&self, namespace: &str, name: &str) -> Sighting {
         let present = |secret: Option<&str>| Sighting::Present {
             secret_name: secret.map(str::to_owned),
-            delivery: "Secret".to_owned(),
+            delivery: if name == "memory" { "Memory" } else { "Secret" }.to_owned(),
         };
         match (namespace, name) {
-            ("shop", "checkout") => present(None),
+            ("shop", "checkout" | "memory") => present(None),
             ("shop", "billing") => present(Some("billing-v2")),
             _ => Sighting::Absent,
         }
+    }
+}
+
+/// With the agent, and the node plugin where a pod does not say.
+fn settings() -> Settings {
+    Settings {
+        default_delivery: Delivery::Secret,
+        memory_delivery: Delivery::Csi,
+        image: Some(Image {
+            reference: "registry.example/sealedenv:1".to_owned(),
+            pull_policy: "IfNotPresent".to_owned(),
+        }),
+        operator: Some(Operator {
+            endpoint: "https://192.0.2.7:8443".to_owned(),
+            server_name: Some("sealedenv-delivery.sealedenv-system.svc".to_owned()),
+        }),
     }
 }
 
@@ -49,7 +66,8 @@ pub(crate) fn serve(policy: FailurePolicy) -> Served {
     let (sender, waiting) = waiting::queue();
     let admission = Admission {
         environments: Arc::new(Shop),
-        default_delivery: Delivery::Secret,
+        settings: Arc::new(settings()),
+        authorities: Authorities::known("-----BEGIN CERTIFICATE-----\n"),
         trail,
         metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
         waiting: sender,

@@ -1,4 +1,5 @@
-//! The inside of a volume: versions of its files, of which `..data` names one.
+//! The inside of a volume: versions of its files, of which `..data` names one. The node plugin writes it into a tmpfs that
+//! it mounted, the agent into one that the kubelet made for the pod.
 //!
 //! Everything is found through the descriptor of a directory, one name at a time, and no link is ever followed: neither
 //! a path that somebody thought up nor a link that somebody planted leads out of the volume.
@@ -9,25 +10,45 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
+use jiff::Timestamp;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, fchown, mkdirat, readlinkat, renameat, statat, symlinkat, unlinkat,
+    AtFlags, FileType, Gid, Mode, fchown, fstat, mkdirat, readlinkat, renameat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use sealedenv_delivery::{Content, File, FilePath};
-
-use crate::publish::Held;
-use crate::request::Ownership;
 
 /// Names the version that counts.
 const DATA: &str = "..data";
 /// `..data` before it is renamed.
 const NEXT: &str = "..data_next";
-/// In each version: what it is of. Only root may read it.
+/// In each version: what it is of. Only the writer may read it.
 const LABEL: &str = "..sealedenv";
 /// More than any label has.
 const MAX_LABEL: usize = 512;
 /// Where the kubelet mounts the ServiceAccount token below `/run/secrets`.
 const SERVICE_ACCOUNT: [&str; 2] = ["kubernetes.io", "serviceaccount"];
+
+/// What a volume holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The SealedEnv.
+    pub environment: String,
+    /// The digest that the operator gave with the files.
+    pub digest: String,
+    /// Whether an older version still lies beside it.
+    pub stale: bool,
+}
+
+/// Whose the files of a volume are, and who may read them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ownership {
+    /// The user; the writer's own where none is given.
+    pub uid: Option<u32>,
+    /// The group: the pod's `fsGroup`.
+    pub gid: Option<u32>,
+    /// Permission bits of a file that says none itself.
+    pub mode: u32,
+}
 
 /// A volume by its root directory.
 #[derive(Clone, Copy, Debug)]
@@ -155,7 +176,12 @@ impl<'a> Volume<'a> {
         let before = self.current()?;
         let name = format!("..{}", version.stamp);
         let gid = version.ownership.gid;
-        fchown(self.root, None, gid.map(Gid::from_raw))?;
+        // Who is not root cannot give the root directory away, and has it from the kubelet as it should be.
+        if let Some(gid) = gid
+            && fstat(self.root)?.st_gid != gid
+        {
+            fchown(self.root, None, Some(Gid::from_raw(gid)))?;
+        }
         if version.service_account_directory {
             let domain = tree::make_folder(self.root, SERVICE_ACCOUNT[0], gid)?;
             tree::make_folder(domain.as_fd(), SERVICE_ACCOUNT[1], gid)?;
@@ -285,6 +311,11 @@ fn leaves_the_token_alone(version: &Version<'_>) -> Result<(), WriteError> {
     let taken = version.service_account_directory
         && version.paths().any(|path| path.segments().next() == Some(SERVICE_ACCOUNT[0]));
     if taken { Err(WriteError::Conflict(SERVICE_ACCOUNT[0].to_owned())) } else { Ok(()) }
+}
+
+/// A name for a version: `2026_11_24_19_00_00.123456789`, by which a person sees how old it is.
+pub fn stamp(now: Timestamp) -> String {
+    now.strftime("%Y_%m_%d_%H_%M_%S.%9f").to_string()
 }
 
 /// Whether a name is that of a version: two dots, and no link of ours.
