@@ -2,8 +2,8 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use sealedenv_webhook::decision::{Kind, on_pod, on_sealed_env};
-use sealedenv_webhook::inject::{Delivery, Environments, Sighting};
+use sealedenv_webhook::decision::{Decision, Kind, on_pod, on_sealed_env};
+use sealedenv_webhook::inject::{Environments, Settings, Sighting};
 use sealedenv_webhook::review::{self, Answer, Verdict};
 use serde_json::Value;
 
@@ -43,8 +43,7 @@ pub fn run(data: &[u8]) {
         }
     };
     for decide_on_pod in [true, false] {
-        let decision =
-            if decide_on_pod { on_pod(&request, Delivery::Secret, &Shop) } else { on_sealed_env(&request) };
+        let decision = if decide_on_pod { as_pod(&request) } else { on_sealed_env(&request) };
         check_answer(&decision.answer, &request.uid);
         match &decision.answer.verdict {
             Verdict::Changed(patch) => {
@@ -71,6 +70,10 @@ pub fn run(data: &[u8]) {
             }
         }
     }
+}
+
+fn as_pod(request: &review::Request<'_>) -> Decision {
+    on_pod(request, &Settings::secrets_only(), None, &Shop)
 }
 
 /// What is sent back is JSON under the same uid.
@@ -100,7 +103,7 @@ fn check_again(data: &[u8], object: &Value) {
     question["request"]["object"] = object.clone();
     let question = question.to_string();
     let Ok(request) = review::read(question.as_bytes()) else { return };
-    let decision = on_pod(&request, Delivery::Secret, &Shop);
+    let decision = as_pod(&request);
     assert_eq!(decision.answer.verdict, Verdict::Allowed, "injected twice");
 }
 

@@ -73,7 +73,7 @@ fn each_rule_about_files_refuses_what_it_is_for() -> Result<()> {
         ("files: {f: {key: A, format: JSON}}".to_owned(), "exactly one of key, template and format"),
         ("files: {f: {key: A, keys: [A]}}".to_owned(), "keys goes with format"),
         ("files: {f: {format: JSON, keys: []}}".to_owned(), "at least 1"),
-        ("files: {f: {format: JSON, keys: [A, A]}}".to_owned(), "Duplicate value"),
+        ("files: {f: {format: JSON, keys: [A, A]}}".to_owned(), "duplicate entries"),
         ("files: {f: {format: TOML}}".to_owned(), "Unsupported value"),
         ("files: {A: {key: A}}".to_owned(), "the name of a key"),
         ("delivery: Memory\nfiles: {A/b: {key: A}}".to_owned(), "the name of a key"),
