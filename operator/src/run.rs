@@ -42,7 +42,7 @@ use crate::trail::Trail;
 
 /// How many bytes of sealed values may wait in memory for their turn. What does not fit is read again. What was there
 /// once stays with the C library: 16 MiB of values cost 25 MiB at rest.
-const WAITING_BYTES: usize = 8 << 20;
+const WAITING_BYTES: usize = 6 << 20;
 
 /// How long work that was begun may take after the signal to end. With the seconds that giving up the Lease and the
 /// last record may take, it stays below Kubernetes' own 30 s.

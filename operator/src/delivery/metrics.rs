@@ -53,6 +53,7 @@ impl Default for Deliveries {
         for reason in RUNGS.iter().map(|rung| rung.name).chain(OTHERS) {
             drop(deliveries.refusals.get_or_create(&Refusal { reason }));
         }
+        deliveries.pods(std::iter::empty());
         deliveries
     }
 }
