@@ -33,7 +33,7 @@ const NAMES: [&str; 5] =
     ["sealedenv", "sealedenv-agent", "sealedenv-node", "sealedenv-operator", "sealedenv-webhook"];
 
 /// The package, and the file, of the program that runs in pods' own containers: small, because it is copied there.
-const EXEC: &str = "sealedenv-exec";
+pub const EXEC: &str = "sealedenv-exec";
 
 /// How large that program may be, in bytes. It is in the memory of each pod that has it.
 const MAX_EXEC: u64 = 2 << 20;

@@ -193,7 +193,8 @@ fn prepare(checkout: &Checkout, tier: Tier, pods: bool, test: &mut Command) -> a
     if tier == Tier::Api {
         let (reader, schemas) = sbom::reader(checkout).context("the reader of CycloneDX")?;
         test.env("SEALEDENV_E2E_BOMCHECK", reader).env("SEALEDENV_E2E_BOM_SCHEMAS", schemas);
-        test.env("SEALEDENV_E2E_SBOM", &image.sbom).env("SEALEDENV_E2E_IMAGE_PACKAGES", image::PROGRAM);
+        test.env("SEALEDENV_E2E_SBOM", &image.sbom);
+        test.env("SEALEDENV_E2E_IMAGE_PACKAGES", [image::PROGRAM, image::EXEC].join(","));
     }
     if tier == Tier::E2e {
         let (flux, crds) = gitops::kustomize_controller(checkout).context("Flux's kustomize-controller")?;
