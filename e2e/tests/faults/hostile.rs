@@ -74,6 +74,17 @@ fn oddities() -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// A file that has this field.
+fn file_with(field: &str) -> Value {
+    match field {
+        "key" => json!({"key": "TOKEN"}),
+        "keys" => json!({"format": "Dotenv", "keys": ["TOKEN"]}),
+        "mode" => json!({"key": "TOKEN", "mode": "0400"}),
+        "template" => json!({"template": "token: {{ TOKEN }}"}),
+        _ => json!({"format": "Dotenv"}),
+    }
+}
+
 fn from_schema(good: &Value, schema: &Value) -> Result<Vec<Case>> {
     let mut names = Vec::new();
     fields(schema, "", &mut names);
@@ -86,6 +97,10 @@ fn from_schema(good: &Value, schema: &Value) -> Result<Vec<Case>> {
         if field.starts_with("/allow") {
             good["delivery"] = json!("Memory");
             good["allow"] = json!({"serviceAccounts": ["app"]});
+        }
+        if field.starts_with("/files") {
+            good["delivery"] = json!("Memory");
+            good["files"] = json!({"a": file_with(name)});
         }
         let mut absent = good.clone();
         absent.pointer_mut(above).and_then(Value::as_object_mut).with_context(|| field.clone())?.remove(name);
