@@ -72,6 +72,8 @@ struct Env {
 /// What is known of one SealedEnv.
 struct Page {
     due: Instant,
+    /// When pods that are gone were looked for.
+    looked: Instant,
     news: HashMap<String, Seen>,
     heard: HashMap<String, Instant>,
     tally: Tally,
@@ -132,6 +134,7 @@ impl Book {
 impl Writer {
     async fn run(self, mut notes: mpsc::Receiver<Note>, shutdown: Shutdown) {
         let mut pages: HashMap<Env, Page> = HashMap::new();
+        let mut batch = Vec::new();
         loop {
             let next =
                 pages.iter().min_by_key(|(_, page)| page.due).map(|(env, page)| (env.clone(), page.due));
@@ -144,15 +147,19 @@ impl Writer {
             tokio::select! {
                 biased;
                 () = shutdown.triggered() => return,
-                note = notes.recv() => match note {
-                    Some(note) => take(&mut pages, note, Instant::now()),
-                    None => return,
-                },
                 () = due => {
                     if let Some((env, _)) = next && let hash_map::Entry::Occupied(page) = pages.entry(env) {
                         self.turn(page).await;
                         self.metrics.pods(pages.values().map(|page| page.tally));
                     }
+                }
+                // Behind what is due, which many notes would hold up for ever.
+                taken = notes.recv_many(&mut batch, WAITING) => {
+                    if taken == 0 {
+                        return;
+                    }
+                    let now = Instant::now();
+                    batch.drain(..).for_each(|note| take(&mut pages, note, now));
                 }
             }
         }
@@ -162,10 +169,16 @@ impl Writer {
     async fn turn(&self, mut entry: hash_map::OccupiedEntry<'_, Env, Page>) {
         let env = entry.key().clone();
         let page = entry.get_mut();
-        let told = timeout(WRITE, self.tell(&env, page)).await.unwrap_or(Err(TellError::Time));
+        let now = Instant::now();
+        // Also where news never end, as of pods that a CronJob makes.
+        let look = now - page.looked >= LOOK;
+        let told = timeout(WRITE, self.tell(&env, page, look)).await.unwrap_or(Err(TellError::Time));
         match told {
             Ok(Some(status)) if !status.consumers.is_empty() => {
-                page.due = Instant::now() + LOOK;
+                if look {
+                    page.looked = now;
+                }
+                page.due = page.looked + LOOK;
                 page.news.clear();
                 page.tally = tally(&status);
                 page.heard.retain(|uid, _| status.consumers.iter().any(|one| one.uid == *uid));
@@ -184,15 +197,14 @@ impl Writer {
     }
 
     /// The status as it stands afterwards; none where the SealedEnv is gone.
-    async fn tell(&self, env: &Env, page: &Page) -> Result<Option<SealedEnvStatus>, TellError> {
+    async fn tell(&self, env: &Env, page: &Page, look: bool) -> Result<Option<SealedEnvStatus>, TellError> {
         let envs: Api<SealedEnv> = Api::namespaced(self.client.clone(), &env.namespace);
         for _ in 0..TRIES {
             let Some(found) = envs.get_opt(&env.name).await.map_err(TellError::Read)? else {
                 return Ok(None);
             };
             let old = found.status.clone().unwrap_or_default();
-            // News cannot wait for a look at each pod.
-            let gone = if page.news.is_empty() { self.gone(env, page, &old).await? } else { BTreeSet::new() };
+            let gone = if look { self.gone(env, page, &old).await? } else { BTreeSet::new() };
             let generation = found.metadata.generation;
             let new = after(&old, page.news.values(), &gone, generation, self.clock.now());
             let json = |status: &SealedEnvStatus| serde_json::to_value(status).map_err(TellError::Status);
@@ -250,6 +262,7 @@ impl Writer {
 fn take(pages: &mut HashMap<Env, Page>, note: Note, now: Instant) {
     let page = pages.entry(note.env).or_insert_with(|| Page {
         due: now + LOOK,
+        looked: now,
         news: HashMap::new(),
         heard: HashMap::new(),
         tally: Tally::default(),

@@ -223,6 +223,17 @@ async fn pods_that_are_gone_are_taken_out_and_those_that_ask_elsewhere_stay() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn news_that_never_end_do_not_keep_pods_that_are_gone() {
+    let bench = bench();
+    for run in 0..8 {
+        bench.holds(&format!("job-{run}"), "one");
+        tokio::time::sleep(LOOK.mul_f64(0.3)).await;
+    }
+    let pods = bench.pods();
+    assert!(!pods.contains(&"job-0".to_owned()) && pods.len() < 8, "{pods:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sealed_env_that_is_gone_is_forgotten_and_shutdown_ends_it() {
     let bench = bench();
     bench.holds("a", "one");
