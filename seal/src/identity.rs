@@ -1,8 +1,11 @@
 //! Private keys.
 
+use age::DecryptError;
+use age_core::format::{FileKey, Stanza};
 use age_core::secrecy::ExposeSecret;
 use thiserror::Error;
 
+use crate::agreement::Agreement;
 use crate::{Plain, Recipient};
 
 /// A private key: `AGE-SECRET-KEY-1…`, of age's X25519 type.
@@ -22,7 +25,11 @@ use crate::{Plain, Recipient};
 /// ```
 /// println!("{}", sealedenv_seal::Identity::generate().recipient()); // the public half can be shown
 /// ```
-pub struct Identity(age::x25519::Identity);
+pub struct Identity {
+    inner: age::x25519::Identity,
+    /// The quick way to use the key, where the processor knows it.
+    quick: Option<Agreement>,
+}
 
 /// Why a text is not an identity. The text is never repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -44,7 +51,7 @@ pub enum IdentityError {
 impl Identity {
     /// Makes a new private key from the operating system's random source.
     pub fn generate() -> Self {
-        Self(age::x25519::Identity::generate())
+        Self::of(age::x25519::Identity::generate())
     }
 
     /// Reads `AGE-SECRET-KEY-1…`: exactly that, in upper case, with nothing before or after it.
@@ -64,21 +71,30 @@ impl Identity {
         if text.bytes().any(|c| c.is_ascii_lowercase()) {
             return Err(IdentityError::Invalid);
         }
-        text.parse().map(Self).map_err(|_| IdentityError::Invalid)
+        text.parse().map(Self::of).map_err(|_| IdentityError::Invalid)
     }
 
     /// The key as text, to be stored where only its owner can read it.
     pub fn to_text(&self) -> Plain {
-        Plain::from(self.0.to_string().expose_secret().as_bytes().to_vec())
+        Plain::from(self.inner.to_string().expose_secret().as_bytes().to_vec())
     }
 
     /// The public half.
     pub fn recipient(&self) -> Recipient {
-        Recipient::from_age(self.0.to_public())
+        Recipient::from_age(self.inner.to_public())
     }
 
-    pub(crate) fn as_age(&self) -> &age::x25519::Identity {
-        &self.0
+    fn of(inner: age::x25519::Identity) -> Self {
+        let quick = Agreement::new(inner.to_string().expose_secret());
+        Self { inner, quick }
+    }
+
+    /// The file key of an `X25519` stanza. `None` when the stanza is for another key.
+    pub(crate) fn unwrap_stanza(&self, stanza: &Stanza) -> Option<Result<FileKey, DecryptError>> {
+        match &self.quick {
+            Some(quick) => quick.unwrap(stanza),
+            None => age::Identity::unwrap_stanza(&self.inner, stanza),
+        }
     }
 }
 

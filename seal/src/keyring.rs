@@ -82,8 +82,7 @@ impl age::Identity for Hinted<'_> {
 
     fn unwrap_stanzas(&self, stanzas: &[Stanza]) -> Option<Result<FileKey, DecryptError>> {
         let native: Vec<&Stanza> = stanzas.iter().filter(|stanza| stanza.tag == X25519_TAG).collect();
-        self.trials(&native)
-            .find_map(|(identity, stanza)| age::Identity::unwrap_stanza(identity.as_age(), stanza))
+        self.trials(&native).find_map(|(identity, stanza)| identity.unwrap_stanza(stanza))
     }
 }
 

@@ -44,6 +44,11 @@
 //!
 //! This crate is a leaf: no Kubernetes, no async, no clock, no files, no environment.
 
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+mod agreement;
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+#[path = "no_agreement.rs"]
+mod agreement;
 pub mod dotenv;
 mod header;
 mod identity;

@@ -252,7 +252,9 @@ mod tests {
         let decryptor = age::Decryptor::new_buffered(file).unwrap();
         assert_eq!(count.get(), 1);
         let mut value = Vec::new();
-        let mut payload = decryptor.decrypt(std::iter::once(identity.as_age() as _)).unwrap();
+        let ring = Keyring::new(vec![identity]);
+        let keys = Hinted { ring: &ring, to: sealed.recipients() };
+        let mut payload = decryptor.decrypt(std::iter::once(&keys as _)).unwrap();
         payload.read_to_end(&mut value).unwrap();
         assert_eq!(value, b"value");
     }
