@@ -120,18 +120,29 @@ async fn clear(cluster: &Cluster) -> Result<()> {
     cluster.clear(NAMESPACE).await
 }
 
-/// The processes of a component's pods, on this machine.
+/// The processes of a component's pods, on this machine, once all of them are ready. Helm does not wait for a DaemonSet
+/// that may be away from its only node.
 async fn processes(cluster: &Cluster, options: &Options, component: &str) -> Result<Vec<Process>> {
     let Options { system, release, .. } = options;
     let selector =
         format!("app.kubernetes.io%2Finstance%3D{release}%2Capp.kubernetes.io%2Fcomponent%3D{component}");
-    let list = cluster.get(&format!("{}?labelSelector={selector}", POD.within(system))).await?;
-    let pods = list["items"].as_array().context("a list of pods")?;
-    let running = pods.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
-    running
-        .filter_map(|pod| pod["metadata"]["uid"].as_str())
-        .map(|uid| Process::of_pod(uid, &format!("sealedenv-{component}")))
-        .collect()
+    let path = format!("{}?labelSelector={selector}", POD.within(system));
+    for _ in 0..600 {
+        let list = cluster.get(&path).await?;
+        let pods = list["items"].as_array().context("a list of pods")?;
+        if !pods.is_empty() && pods.iter().all(is_ready) {
+            let uids = pods.iter().filter_map(|pod| pod["metadata"]["uid"].as_str());
+            return uids.map(|uid| Process::of_pod(uid, &format!("sealedenv-{component}"))).collect();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    anyhow::bail!("the pods of {component} do not become ready")
+}
+
+fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array();
+    let ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
+    pod["metadata"]["deletionTimestamp"].is_null() && conditions.is_some_and(|all| all.iter().any(ready))
 }
 
 /// A pod of this namespace.

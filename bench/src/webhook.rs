@@ -25,7 +25,7 @@ pub struct Options {
     #[arg(long, default_value_t = 5)]
     seconds: u32,
     /// How many pairs of blocks.
-    #[arg(long, default_value_t = 9)]
+    #[arg(long, default_value_t = 15)]
     blocks: usize,
 }
 
