@@ -79,6 +79,7 @@ fn share(stanza: &Stanza) -> Option<[u8; KEY_BYTES]> {
 
 #[cfg(test)]
 mod tests {
+    use age_core::primitives::aead_encrypt;
     use age_core::secrecy::ExposeSecret;
     use proptest::prelude::*;
 
@@ -151,6 +152,21 @@ mod tests {
         ] {
             assert_eq!(unwrap(&identity, &stanza), Outcome::Malformed, "{stanza:?}");
         }
+    }
+
+    /// RFC 7748 has the highest bit of a share ignored. It counts in the salt.
+    #[test]
+    fn a_share_with_the_bit_that_does_not_count_is_opened_by_both_ways() {
+        let identity = age::x25519::Identity::generate();
+        let public = Agreement::new(identity.to_string().expose_secret()).unwrap().public;
+        let ours = x25519_dalek::StaticSecret::from([7; KEY_BYTES]);
+        let mut share = x25519_dalek::PublicKey::from(&ours).to_bytes();
+        share[31] |= 0x80;
+        let agreed = ours.diffie_hellman(&public.into());
+        let wrapping = hkdf(&[share, public].concat(), LABEL, agreed.as_bytes());
+        let key = [9; FILE_KEY_BYTES];
+        let stanza = stanza(&[&BASE64_STANDARD_NO_PAD.encode(share)], &aead_encrypt(&wrapping, &key));
+        assert_eq!(unwrap(&identity, &stanza), Outcome::Key(key));
     }
 
     proptest! {
