@@ -60,6 +60,22 @@ fn a_pod_with_one_annotation_reads_its_files_from_tmpfs() -> Result<()> {
 }
 
 #[test]
+fn a_pod_reads_files_that_are_made_of_values() -> Result<()> {
+    let ns = Namespace::new("files")?;
+    let files = r#"files: {app.env: {format: Dotenv}, url: {template: "db://app:{{ TOKEN|urlencode }}@db"}}"#;
+    let manifest = Manifest::new(ns.name(), "checkout")?.spec(files).value("TOKEN", "it's s3cret/")?;
+    ns.apply(&manifest.yaml())?;
+    ns.wait_condition("sealedenv", "checkout", "Ready", "True", "Delivered")?;
+    let annotations = json!({"sealedenv.dev/inject": "checkout"});
+    create(&ns, &pod("app", &annotations, spec(container("app", &busybox()?, SLEEP))))?;
+    ns.wait_phase("app", &["Running"])?;
+    let read = |file: &str| ns.exec("app", "app", &["cat", &format!("/run/secrets/checkout/{file}")]);
+    assert_eq!(read("app.env")?, "TOKEN=\"it's s3cret/\"\n");
+    assert_eq!(read("url")?, "db://app:it%27s%20s3cret%2F@db");
+    Ok(())
+}
+
+#[test]
 fn a_pod_without_the_annotation_is_not_touched() -> Result<()> {
     let ns = delivered("no_annotation", &["checkout"])?;
     create(&ns, &pod("app", &json!({}), spec(container("app", &busybox()?, SLEEP))))?;

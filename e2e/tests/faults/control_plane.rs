@@ -14,7 +14,7 @@ use crate::oracle::Oracle;
 const API_SERVER: &str = "kube-apiserver";
 
 /// `cargo xtask cluster …`, as a person would.
-fn cluster(args: &[&str]) -> Result<()> {
+pub(crate) fn cluster(args: &[&str]) -> Result<()> {
     let mut xtask = std::process::Command::new(setting::get("SEALEDENV_E2E_XTASK")?);
     xtask.arg("cluster").args(args);
     let output = sealedenv_e2e::cluster::run(xtask, b"")?;

@@ -15,6 +15,7 @@ mod leader;
 mod load;
 mod memory;
 mod namespaces;
+mod node_plugin;
 mod operator;
 mod oracle;
 

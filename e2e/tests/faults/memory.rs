@@ -12,6 +12,28 @@ use sealedenv_e2e::seal::Manifest;
 use sealedenv_e2e::setting;
 use serde_json::{Value, json};
 
+use crate::control_plane::cluster;
+
+/// The release with delivery API and node plugin, until this is dropped. Its fields go in this order.
+pub(crate) struct NodePlugin {
+    _plugin: Changed,
+    _delivery: Changed,
+    _privileged: Privileged,
+}
+
+impl NodePlugin {
+    pub(crate) fn installed() -> Result<Self> {
+        let privileged = Privileged::new()?;
+        let delivery = Changed::to(&["delivery.enabled=true"])?;
+        let aliases = operator_in_hosts()?;
+        let mut values = vec!["delivery.enabled=true", "node.enabled=true"];
+        values.extend(aliases.iter().map(String::as_str));
+        let plugin = Changed::to(&values)?;
+        ensure!(release::pods("node")?.iter().all(|pod| pod.ready), "the kubelet has taken the driver");
+        Ok(Self { _plugin: plugin, _delivery: delivery, _privileged: privileged })
+    }
+}
+
 /// The namespace of the release admits privileged pods, until this is dropped.
 struct Privileged;
 
@@ -39,7 +61,7 @@ impl Drop for Privileged {
 const READ: &str = "trap 'exit 0' TERM; while :; do (cd -P /run/secrets/checkout/..data && a=$(cat TOKEN) && \
     b=$(cat COPY) && [ \"$a\" = \"$b\" ]) || echo BROKEN; [ -s /run/secrets/checkout/TOKEN ] || echo MISSING; done";
 
-fn pod(name: &str) -> Result<String> {
+pub(crate) fn pod(name: &str) -> Result<String> {
     let pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -88,18 +110,18 @@ fn annotated(name: &str) -> Result<String> {
     Ok(pod.to_string())
 }
 
-fn create(ns: &Namespace, pod: &str) -> Result<()> {
+pub(crate) fn create(ns: &Namespace, pod: &str) -> Result<()> {
     let output = kubectl_output(&["-n", ns.name(), "create", "-f", "-"], pod)?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 
-fn seal(ns: &Namespace, value: &str) -> Result<()> {
+pub(crate) fn seal(ns: &Namespace, value: &str) -> Result<()> {
     let manifest = Manifest::new(ns.name(), "checkout")?.spec("delivery: Memory");
     ns.apply(&manifest.value("TOKEN", value)?.value("COPY", value)?.yaml()).map(drop)
 }
 
-fn read(ns: &Namespace, pod: &str) -> Result<String> {
+pub(crate) fn read(ns: &Namespace, pod: &str) -> Result<String> {
     ns.exec(pod, "app", &["cat", "/run/secrets/checkout/TOKEN"])
 }
 
@@ -109,7 +131,7 @@ fn nudge(ns: &Namespace, pod: &str) -> Result<()> {
 }
 
 /// The operator wants to be asked once a minute only.
-fn wait_value(ns: &Namespace, pod: &str, value: &str) -> Result<()> {
+pub(crate) fn wait_value(ns: &Namespace, pod: &str, value: &str) -> Result<()> {
     wait("the new value in the file", || {
         nudge(ns, pod)?;
         if read(ns, pod)? == value { Ok(Some(())) } else { bail!("the file holds another value") }
@@ -138,7 +160,7 @@ pub(crate) fn holding(folder: &Path, needles: &[String]) -> Result<Vec<String>> 
 
 /// The mounts of a pod's volumes, as the node plugin sees them (the embedded cluster's kubelet has mounts of its own):
 /// lines of mountinfo.
-fn mounts_of(uid: &str) -> Result<Vec<String>> {
+pub(crate) fn mounts_of(uid: &str) -> Result<Vec<String>> {
     let plugin = release::pods("node")?.into_iter().next().context("a node plugin")?;
     let mounts = plugin.process()?.text("mountinfo")?;
     let ours = mounts.lines().filter(|line| line.contains(uid) && line.contains("csi.sealedenv.dev"));
@@ -147,13 +169,7 @@ fn mounts_of(uid: &str) -> Result<Vec<String>> {
 
 #[test]
 fn a_pod_gets_files_that_never_were_in_etcd_and_keeps_them_while_the_operator_is_away() -> Result<()> {
-    let _privileged = Privileged::new()?;
-    let _with_delivery = Changed::to(&["delivery.enabled=true"])?;
-    let aliases = operator_in_hosts()?;
-    let mut values = vec!["delivery.enabled=true", "node.enabled=true"];
-    values.extend(aliases.iter().map(String::as_str));
-    let _with_node_plugin = Changed::to(&values)?;
-    ensure!(release::pods("node")?.iter().all(|pod| pod.ready), "the kubelet has taken the driver");
+    let _plugin = NodePlugin::installed()?;
     let ns = Namespace::new("memory")?;
     let (first, second) = (format!("canary-{}-one", unique()), format!("canary-{}-two", unique()));
     seal(&ns, &first)?;
@@ -210,6 +226,11 @@ fn a_pod_gets_files_that_never_were_in_etcd_and_keeps_them_while_the_operator_is
     let needles = [first, second];
     let etcd = setting::get("SEALEDENV_E2E_ETCD_DIR")?;
     assert_eq!(holding(Path::new(&etcd), &needles)?, Vec::<String>::new(), "etcd holds a value");
+    let snapshot = format!("memory-{}", unique());
+    cluster(&["snapshot", &snapshot])?;
+    let snapshot = Path::new(&etcd).with_file_name("snapshots").join(snapshot);
+    assert_eq!(holding(&snapshot, &needles)?, Vec::<String>::new(), "a snapshot of etcd holds a value");
+    ensure!(!holding(&snapshot, &["sealed:v1:".to_owned()])?.is_empty(), "what is sealed would be found");
     let system = setting::system_namespace()?;
     let selector = "app.kubernetes.io/name=sealedenv";
     let log = kubectl(&["-n", &system, "logs", "-l", selector, "--tail=-1", "--prefix"])?;
