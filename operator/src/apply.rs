@@ -38,6 +38,16 @@ pub enum WriteError {
         /// The cause.
         source: Box<kube::Error>,
     },
+    /// The API server refused. Its words are left out: they may quote what stands in the Secret.
+    #[error("writing Secret {name}: the API server answered {code} {why}")]
+    Refused {
+        /// The Secret.
+        name: String,
+        /// HTTP status.
+        code: u16,
+        /// Its word for it, such as `Forbidden`.
+        why: String,
+    },
     /// The API server refused or did not answer.
     #[error("writing the status")]
     Status(#[source] Box<kube::Error>),

@@ -32,11 +32,12 @@ impl DigestKey {
     /// Digest of the content of a Secret, 32 hex digits. Names and values are length-prefixed, so that no two
     /// different contents are the same bytes.
     pub fn of(&self, content: &BTreeMap<String, Plain>) -> String {
-        self.of_files(content, &Modes::new())
+        self.of_files(content, &Modes::new(), &[])
     }
 
-    /// Digest of files, which are another delivery when their content or their permissions are others.
-    pub fn of_files(&self, content: &BTreeMap<String, Plain>, modes: &Modes) -> String {
+    /// Digest of files, which are another delivery when their content or their permissions are others, or when pods are
+    /// to keep others of those that they have.
+    pub fn of_files(&self, content: &BTreeMap<String, Plain>, modes: &Modes, keep: &[&str]) -> String {
         // HMAC takes a key of any length, so this cannot fail; an empty digest would only cost a rewrite.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.0.as_slice()) else {
             return String::new();
@@ -53,6 +54,11 @@ impl DigestKey {
             mac.update(&(path.len() as u64).to_be_bytes());
             mac.update(path.as_bytes());
             mac.update(&mode.to_be_bytes());
+        }
+        for path in keep {
+            mac.update(&(u64::MAX - 1).to_be_bytes());
+            mac.update(&(path.len() as u64).to_be_bytes());
+            mac.update(path.as_bytes());
         }
         hex::encode(&mac.finalize().into_bytes()[..16])
     }
@@ -117,11 +123,21 @@ mod tests {
         let key = DigestKey::new([7; 32]);
         let content = content(&[("a", "1"), ("b", "2")]);
         let with = |modes: &[(&str, u32)]| {
-            key.of_files(&content, &modes.iter().map(|(path, mode)| ((*path).to_owned(), *mode)).collect())
+            let modes = modes.iter().map(|(path, mode)| ((*path).to_owned(), *mode)).collect();
+            key.of_files(&content, &modes, &[])
         };
         assert_eq!(with(&[]), key.of(&content));
         assert_eq!(with(&[("gone", 0o400)]), key.of(&content));
         let different = [with(&[]), with(&[("a", 0o400)]), with(&[("a", 0o440)]), with(&[("b", 0o400)])];
+        assert_eq!(different.iter().collect::<std::collections::BTreeSet<_>>().len(), different.len());
+    }
+
+    #[test]
+    fn what_pods_are_to_keep_is_a_part_of_the_delivery() {
+        let (key, content) = (DigestKey::new([7; 32]), content(&[("a", "1")]));
+        let keep = |names: &[&str]| key.of_files(&content, &Modes::new(), names);
+        assert_eq!(keep(&[]), key.of(&content));
+        let different = [keep(&[]), keep(&["b"]), keep(&["c"]), keep(&["b", "c"]), keep(&["bc"])];
         assert_eq!(different.iter().collect::<std::collections::BTreeSet<_>>().len(), different.len());
     }
 

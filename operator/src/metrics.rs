@@ -83,7 +83,7 @@ const ERRORS: [&str; 6] = ["read", "write_secret", "write_status", "conflict", "
 fn reason(error: &ReconcileError) -> &'static str {
     match error {
         ReconcileError::Read(_) => "read",
-        ReconcileError::Write(WriteError::Secret { .. }) => "write_secret",
+        ReconcileError::Write(WriteError::Secret { .. } | WriteError::Refused { .. }) => "write_secret",
         ReconcileError::Write(WriteError::Status(_)) => "write_status",
         ReconcileError::Write(WriteError::Stale) | ReconcileError::Moving => "conflict",
         ReconcileError::NotRecorded(_) => "audit",

@@ -98,6 +98,10 @@ impl Notices {
     /// Tells what a plan says.
     pub fn tell(&self, subject: &Subject<'_>, notices: Vec<Notice>) {
         for notice in notices {
+            if notice.warning {
+                let (reason, message) = (notice.reason.as_str(), notice.message.as_str());
+                tracing::warn!(reason, message, "SealedEnv is told of");
+            }
             let regarding = Regarding::sealed_env(subject.namespace, subject.name, subject.uid);
             self.send(regarding, notice.warning, notice.reason.as_str(), notice.message);
         }

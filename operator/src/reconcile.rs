@@ -153,6 +153,9 @@ async fn work_on(known: Arc<Known>, ctx: &Context) -> Result<Done, ReconcileErro
         if secret.is_some() || needs_content(&subject, &observed, &opened) {
             look(ctx, &subject, &mut observed).await?;
         }
+        if needs_former(&subject, &observed, &opened) {
+            look_at_former(ctx, &subject, &mut observed).await?;
+        }
         let plan = plan::plan(ctx.clock.seconds(), &subject, observed, opened, &ctx.digests);
         if plan.repairs
             && let Some(pause) = ctx.repairs.pause(&known.reference())
@@ -262,7 +265,11 @@ async fn refused(
         let again = crate::backoff::jitter(INVALID_RECHECK, subject.uid);
         return Ok(Done::with(&status, Some(again)));
     }
-    Err(WriteError::Secret { name, source }.into())
+    let error = match answer {
+        Some((code, why)) => WriteError::Refused { name, code, why },
+        None => WriteError::Secret { name, source },
+    };
+    Err(error.into())
 }
 
 fn settled(ctx: &Context, known: &Known) -> Done {
@@ -311,27 +318,54 @@ fn needs_content(subject: &Subject<'_>, observed: &Observed, opened: &Opened) ->
     }
     let written = subject.status.secret.as_ref();
     let as_written = written.is_some_and(|w| w.resource_version.as_deref() == Some(&seen.resource_version));
-    let keeps =
-        subject.spec.on_key_error == OnKeyError::KeepLast && opened.0.values().any(|k| k.value.is_err());
     let asked = subject.status.last_handled_reconcile_at.as_deref() != subject.requested_at;
-    !as_written || keeps || asked || seen.ownership != Ownership::Ours
+    !as_written || keeps_last(subject, opened) || asked || seen.ownership != Ownership::Ours
+}
+
+/// Whether the Secret of a former name, which goes, may hold the last good value of a key.
+fn needs_former(subject: &Subject<'_>, observed: &Observed, opened: &Opened) -> bool {
+    subject.spec.delivery == Delivery::Secret
+        && keeps_last(subject, opened)
+        && observed.former.as_ref().is_some_and(|former| former.ownership == Ownership::Ours)
+}
+
+fn keeps_last(subject: &Subject<'_>, opened: &Opened) -> bool {
+    subject.spec.on_key_error == OnKeyError::KeepLast && opened.0.values().any(|k| k.value.is_err())
 }
 
 async fn look(ctx: &Context, subject: &Subject<'_>, observed: &mut Observed) -> Result<(), ReconcileError> {
-    let name = plan::secret_name(subject);
+    observed.secret = read_secret(ctx, subject, plan::secret_name(subject)).await?;
+    Ok(())
+}
+
+async fn look_at_former(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    observed: &mut Observed,
+) -> Result<(), ReconcileError> {
+    if let Some(former) = &subject.status.secret {
+        observed.former = read_secret(ctx, subject, &former.name).await?;
+    }
+    Ok(())
+}
+
+async fn read_secret(
+    ctx: &Context,
+    subject: &Subject<'_>,
+    name: &str,
+) -> Result<Option<SecretFacts>, ReconcileError> {
     let id: Id = (subject.namespace.to_owned(), name.to_owned());
     match apply::read(&ctx.client, subject.namespace, name, subject.name, subject.uid).await? {
         None => {
             ctx.secrets.gone(&id);
-            observed.secret = None;
+            Ok(None)
         }
         Some((seen, facts)) => {
             // The watch may show it later than the status that comes of this.
             ctx.secrets.wrote(id, seen);
-            observed.secret = Some(facts);
+            Ok(Some(facts))
         }
     }
-    Ok(())
 }
 
 /// The object with its values and its status: those that came with the watch, or a read. None when it is gone.

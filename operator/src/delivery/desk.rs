@@ -10,7 +10,7 @@ use futures::future::OptionFuture;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use sealedenv_audit::{Action, Actor, ActorKind, KeyedDigest, ObjectRef, Outcome as Ended, Record};
-use sealedenv_crds::{KeyState, OnKeyError, SealedEnv, SealedEnvSpec};
+use sealedenv_crds::{SealedEnv, SealedEnvSpec};
 use sealedenv_delivery::server::{Call, Fetch, Refusal};
 use sealedenv_delivery::{Answer, Content, Fetched, File, FilePath, Files, Outcome, Reason, Refused, Wanted};
 use sealedenv_runtime::report::chain;
@@ -341,15 +341,12 @@ fn rendered(ctx: &Context, spec: &SealedEnvSpec, opened: Opened) -> Result<Relea
         };
         (reason, refusal.message)
     })?;
-    let digest = ctx.digests.of_files(&content.values, &modes);
+    let keep = memory::kept_by_pods(&content.states, policy);
+    let digest = ctx.digests.of_files(&content.values, &modes, &keep);
     let path = |key: &str| {
         FilePath::parse(key).map_err(|_| (Reason::NotOpened, format!("{key} cannot be the name of a file")))
     };
-    let missing = content.states.0.iter().filter(|(_, told)| told.state == KeyState::Missing);
-    let keep = match policy {
-        OnKeyError::KeepLast => missing.map(|(key, _)| path(key)).collect::<Result<_, _>>()?,
-        OnKeyError::Omit | OnKeyError::Fail => Vec::new(),
-    };
+    let keep = keep.into_iter().map(path).collect::<Result<_, _>>()?;
     let keys = content.values.keys().cloned().collect();
     let files = (content.values.iter())
         .map(|(key, value)| {

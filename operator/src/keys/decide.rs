@@ -165,7 +165,8 @@ pub fn status(now: Timestamp, report: &KeyReport<'_>, old: &SealingKeyStatus) ->
         last_handled_reconcile_at: report.requested_at.map(ToOwned::to_owned),
         last_handled_rotation: report
             .rotation
-            .filter(|r| !r.is_empty())
+            // Without a key Secret nothing was made. It is asked for still when there is one again.
+            .filter(|r| !r.is_empty() && !report.from_memory)
             .map(ToOwned::to_owned)
             .or_else(|| old.last_handled_rotation.clone()),
         conditions: condition::merge(now, report.generation, &old.conditions, conditions),
@@ -173,6 +174,17 @@ pub fn status(now: Timestamp, report: &KeyReport<'_>, old: &SealingKeyStatus) ->
         recipients: current.map(|k| k.recipient.clone()).into_iter().collect(),
         keys,
     }
+}
+
+/// The same identity in two Secrets is one key. The Secret that tells when it was made speaks for it, so that a copy
+/// does not change which key is current; then the one that sorts first.
+pub(crate) fn distinct(mut facts: Vec<KeyFact>) -> Vec<KeyFact> {
+    facts.sort_by(|a, b| {
+        let place = |fact: &KeyFact| (fact.made_at.is_none(), fact.secret_name.clone());
+        a.fingerprint.cmp(&b.fingerprint).then_with(|| place(a).cmp(&place(b)))
+    });
+    facts.dedup_by(|b, a| a.fingerprint == b.fingerprint);
+    facts
 }
 
 #[cfg(test)]
@@ -220,6 +232,17 @@ mod tests {
         assert_eq!(current(&keys).unwrap().fingerprint, "bb", "neither the restore nor the added key counts");
         assert_eq!(current(&keys[2..]).unwrap().fingerprint, "cc", "unless there is no other");
         assert_eq!(current(&[]), None);
+    }
+
+    #[test]
+    fn a_copy_of_a_key_does_not_change_which_is_current() {
+        let (old, new) = (key("aa", Some(10), 10, None), key("bb", Some(20), 20, Some("r1")));
+        let copy = KeyFact { secret_name: "backup".into(), ..key("bb", None, 99, None) };
+        for facts in [[old.clone(), new.clone(), copy.clone()], [copy, old, new.clone()]] {
+            let distinct = distinct(facts.to_vec());
+            assert_eq!(distinct.len(), 2);
+            assert_eq!(current(&distinct), Some(&new));
+        }
     }
 
     #[test]
@@ -288,9 +311,10 @@ mod tests {
         let told = status(T, &report, &SealingKeyStatus::default());
         assert_eq!(told.conditions[0].reason, "KeyUnusable");
         assert!(told.conditions[0].message.contains("s1") && told.conditions[0].message.contains("1 more"));
-        let lost = KeyReport { from_memory: true, ..report };
+        let lost = KeyReport { from_memory: true, rotation: Some("r9"), ..report };
         let told = status(T, &lost, &SealingKeyStatus::default());
         assert_eq!(told.conditions[0].reason, "KeySecretLost");
+        assert_eq!(told.last_handled_rotation, None, "it is asked for still");
         assert_eq!(condition::status_of(&told.conditions, condition::STALLED), Some("True"));
         let none = KeyReport { keys: &[], unusable: &[], from_memory: false, ..report };
         let told = status(T, &none, &SealingKeyStatus::default());

@@ -370,12 +370,8 @@ impl Keys {
                 }
             }
         }
-        // The same identity in two Secrets is one key: the Secret that sorts first speaks for it.
-        loaded.1.sort_by(|a: &KeyFact, b| {
-            (&a.fingerprint, &a.secret_name).cmp(&(&b.fingerprint, &b.secret_name))
-        });
-        loaded.1.dedup_by(|b, a| a.fingerprint == b.fingerprint);
-        Ok(Loaded { keyring: Keyring::new(loaded.0), facts: loaded.1, unusable: loaded.2 })
+        let facts = decide::distinct(loaded.1);
+        Ok(Loaded { keyring: Keyring::new(loaded.0), facts, unusable: loaded.2 })
     }
 
     /// Looks only where the operator watches: it may have no rights elsewhere.

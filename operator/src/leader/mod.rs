@@ -165,12 +165,16 @@ impl Leadership {
     }
 
     /// Leads until then, unless it is told again.
+    ///
+    /// When it was not certain any more by now, this is a new term though nobody has told of an end: what was left in
+    /// between, because this replica did not lead, is looked at again.
     pub fn lead_until(&self, until: Tick) {
+        let lapsed = !self.leads();
         self.0.finish.store(until.nanos(), Ordering::SeqCst);
         self.0.until.store(until.nanos(), Ordering::SeqCst);
         self.0.role.send_if_modified(|role| match role {
-            Role::Leader(_) => false,
-            Role::Standby => {
+            Role::Leader(_) if !lapsed => false,
+            Role::Leader(_) | Role::Standby => {
                 *role = Role::Leader(until.nanos());
                 true
             }
@@ -267,6 +271,23 @@ mod tests {
         assert!(!claim.holds());
         *now.lock().unwrap() = at(11);
         leadership.lead_until(at(20));
+        assert!(leadership.leads() && !claim.holds());
+    }
+
+    #[tokio::test]
+    async fn a_renewal_that_comes_too_late_begins_a_new_term() {
+        let (now, leadership) = set_clock();
+        leadership.lead_until(at(10));
+        let mut roles = leadership.roles();
+        *now.lock().unwrap() = at(9);
+        leadership.lead_until(at(12));
+        assert!(!roles.has_changed().unwrap(), "a renewal in time changes nothing");
+        let claim = leadership.claim().unwrap();
+        *now.lock().unwrap() = at(12);
+        assert!(leadership.begin_write().is_err(), "what comes now is left");
+        leadership.lead_until(at(20));
+        assert!(roles.has_changed().unwrap(), "and looked at again");
+        assert_eq!(*roles.borrow_and_update(), Role::Leader(at(20).nanos()));
         assert!(leadership.leads() && !claim.holds());
     }
 

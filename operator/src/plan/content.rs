@@ -83,11 +83,11 @@ impl States {
     }
 }
 
-/// Applies the policy. `last` is what stands in the Secret, where it was read.
+/// Applies the policy. `last` is what stands in the Secret, and then in the one of a former name, where they were read.
 pub(crate) fn fold(
     opened: Opened,
     policy: OnKeyError,
-    last: Option<&BTreeMap<String, Plain>>,
+    last: &[&BTreeMap<String, Plain>],
     held: &BTreeSet<String>,
 ) -> Result<Content, Refused> {
     let bad = opened.0.values().filter(|k| k.value.is_err()).count();
@@ -146,9 +146,9 @@ pub(crate) fn fold(
     Ok(Content { values, states: States(states) })
 }
 
-fn kept<'a>(policy: OnKeyError, last: Option<&'a BTreeMap<String, Plain>>, name: &str) -> Option<&'a Plain> {
+fn kept<'a>(policy: OnKeyError, last: &[&'a BTreeMap<String, Plain>], name: &str) -> Option<&'a Plain> {
     match policy {
-        OnKeyError::KeepLast => last.and_then(|l| l.get(name)),
+        OnKeyError::KeepLast => last.iter().find_map(|content| content.get(name)),
         OnKeyError::Omit | OnKeyError::Fail => None,
     }
 }

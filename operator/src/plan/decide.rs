@@ -51,8 +51,9 @@ pub(crate) fn decide(
         hands_off(seen, name, &opened, &held)?;
     }
 
-    let last = secret.as_ref().and_then(|s| s.live.as_ref()).map(|l| &l.content);
-    let Content { values, states } = content::fold(opened, subject.spec.on_key_error, last, &held)
+    let read = secret.iter().chain(&former).filter_map(|s| s.live.as_ref());
+    let last: Vec<_> = read.map(|live| &live.content).collect();
+    let Content { values, states } = content::fold(opened, subject.spec.on_key_error, &last, &held)
         .map_err(|r| Refusal { reason: r.reason, message: r.message, requeue: None, states: r.states })?;
     let digest = digests.of(&values);
     let desired = DesiredSecret::new(subject, name, values);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use sealedenv_crds::{DeletionPolicy, OnKeyError};
+use sealedenv_crds::{DeletionPolicy, KeyState, OnKeyError};
 
 use super::content::{self, Content, States};
 use super::decide::Refusal;
@@ -28,7 +28,8 @@ pub(crate) fn decide(
 ) -> Result<Ready, Refusal> {
     // There is no Secret that could keep a last good value; the pods do.
     let Content { values, states } = fold(opened, subject.spec.on_key_error)?;
-    let digest = digests.of_files(&values, &files::modes(subject.spec));
+    let keep = kept_by_pods(&states, subject.spec.on_key_error);
+    let digest = digests.of_files(&values, &files::modes(subject.spec), &keep);
     let current = observed.secret.map(|secret| (secret_name(subject), secret));
     let former = subject.status.secret.as_ref().map(|written| written.name.as_str()).zip(observed.former);
     let steps = (current.into_iter().chain(former))
@@ -40,12 +41,21 @@ pub(crate) fn decide(
 
 /// The values that are delivered, under the policy for keys that do not open. [`crate::delivery`] uses the same.
 pub(crate) fn fold(opened: Opened, policy: OnKeyError) -> Result<Content, Refusal> {
-    content::fold(opened, policy, None, &BTreeSet::new()).map_err(|r| Refusal {
+    content::fold(opened, policy, &[], &BTreeSet::new()).map_err(|r| Refusal {
         reason: r.reason,
         message: r.message,
         requeue: None,
         states: r.states,
     })
+}
+
+/// The keys without a value now, whose last good one pods keep, where they have one.
+pub(crate) fn kept_by_pods(states: &States, policy: OnKeyError) -> Vec<&str> {
+    let missing = states.0.iter().filter(|(_, told)| told.state == KeyState::Missing);
+    match policy {
+        OnKeyError::KeepLast => missing.map(|(key, _)| key.as_str()).collect(),
+        OnKeyError::Omit | OnKeyError::Fail => Vec::new(),
+    }
 }
 
 /// Whether a Secret is ours to delete, since no value is to stand in etcd any more.

@@ -168,7 +168,7 @@ pub fn secret_name<'a>(subject: &Subject<'a>) -> &'a str {
 /// - `observed.secret` is what a read or the watch showed. It may be stale: each step carries a precondition that
 ///   makes the API server refuse it then.
 /// - Where a value did not open and the Secret exists, `observed.secret.live` was read, so that the last good value
-///   can be kept.
+///   can be kept; and `observed.former.live`, since that Secret goes.
 pub fn plan(
     now: Timestamp,
     subject: &Subject<'_>,

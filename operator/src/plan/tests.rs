@@ -414,6 +414,25 @@ fn an_immutable_secret_is_not_changed() {
 }
 
 #[test]
+fn a_last_good_value_moves_with_the_secret_to_its_new_name() {
+    let mut world = World::delivered();
+    world.values = vec![("A", Ok("a2")), ("B", Err("BadMac"))];
+    world.spec.secret = Some(SecretShape { name: Some("checkout-2".into()), ..SecretShape::default() });
+    (world.generation, world.input) = (2, "input2");
+    let former = Some(ours_with("10", &[("A", "a"), ("B", "b")]));
+    let plan = world.plan_seeing(Observed { secret: None, former, ring: "ring1".into() });
+    let secret = applied(&plan).expect("apply");
+    assert_eq!((secret.name.as_str(), content(secret)), ("checkout-2", vec![("A", "a2"), ("B", "b")]));
+    assert_eq!(plan.status.keys[1].state, KeyState::KeptLast);
+    assert!(matches!(&plan.steps[1], Step::Delete { name, .. } if name == "checkout"));
+    // What the new one holds counts more.
+    let former = Some(ours_with("10", &[("A", "a"), ("B", "b")]));
+    let secret = Some(ours_with("11", &[("A", "a"), ("B", "b-newer")]));
+    let plan = world.plan_seeing(Observed { secret, former, ring: "ring1".into() });
+    assert_eq!(content(applied(&plan).expect("apply")), [("A", "a2"), ("B", "b-newer")]);
+}
+
+#[test]
 fn a_changed_type_is_refused() {
     let mut world = World::delivered();
     world.spec.secret =
