@@ -49,6 +49,23 @@ struct State {
     /// Our own writes that the watch has not shown yet, with the count of relists at that time.
     written: HashMap<Id, (Seen, u64)>,
     relists: u64,
+    /// The latest version that each watch has shown since its list began. It shows them in their order, so nothing that
+    /// it watches and that is no later can be news.
+    shown: HashMap<Extent, String>,
+}
+
+impl State {
+    fn show(&mut self, extent: &Extent, version: &str) {
+        if self.shown.get(extent).is_none_or(|shown| later(version, shown)) {
+            self.shown.insert(extent.clone(), version.to_owned());
+        }
+    }
+
+    /// Whether the watch has shown a Secret as it is there, or what came after it.
+    fn is_shown(&self, namespace: &str, seen: &Seen) -> bool {
+        let is_past = |shown: &str| shown == seen.resource_version || later(shown, &seen.resource_version);
+        seen.managed && self.shown.iter().any(|(extent, shown)| extent.has(namespace) && is_past(shown))
+    }
 }
 
 /// What a list has shown so far, and the count of relists when it was begun.
@@ -128,6 +145,10 @@ impl Secrets {
     /// Notes our own write, or what a read showed: both can be ahead of the watch.
     pub fn wrote(&self, id: Id, seen: Seen) {
         let mut state = self.lock();
+        // Or it could hide for good that the Secret was deleted meanwhile.
+        if state.is_shown(&id.0, &seen) {
+            return;
+        }
         let relists = state.relists;
         state.written.insert(id, (seen, relists));
     }
@@ -149,6 +170,7 @@ impl Secrets {
                 state.relists += 1;
                 let list = Relisted { begun: state.relists, ..Relisted::default() };
                 state.relisted.insert(extent.clone(), list);
+                state.shown.remove(extent);
                 Vec::new()
             }
             Event::InitApply(secret) => {
@@ -178,6 +200,7 @@ impl Secrets {
             }
             Event::Apply(secret) => {
                 let (id, seen) = entry(&secret);
+                state.show(extent, &seen.resource_version);
                 if state
                     .written
                     .get(&id)
@@ -191,6 +214,7 @@ impl Secrets {
             }
             Event::Delete(secret) => {
                 let (id, seen) = entry(&secret);
+                state.show(extent, &seen.resource_version);
                 if state
                     .written
                     .get(&id)
@@ -256,6 +280,27 @@ mod tests {
         assert_eq!(version(&secrets).as_deref(), Some("13"), "a later edit is seen");
         secrets.observe(&Extent::Cluster, Event::Delete(secret("14")));
         assert_eq!(version(&secrets), None);
+    }
+
+    #[test]
+    fn a_write_that_is_noted_after_its_deletion_was_shown_brings_nothing_back() {
+        let secrets = Secrets::default();
+        secrets.observe(&Extent::Cluster, Event::Apply(secret("12")));
+        secrets.observe(&Extent::Cluster, Event::Delete(secret("13")));
+        secrets.wrote(id(), Seen::of(secret("12").meta()));
+        assert_eq!(version(&secrets), None);
+        secrets.wrote(id(), Seen::of(secret("14").meta()));
+        assert_eq!(version(&secrets).as_deref(), Some("14"), "written again");
+        // After a list, versions may be those of an older state of etcd.
+        secrets.observe(&Extent::Cluster, Event::Init);
+        secrets.observe(&Extent::Cluster, Event::InitDone);
+        secrets.wrote(id(), Seen::of(secret("7").meta()));
+        assert_eq!(version(&secrets).as_deref(), Some("7"));
+        // One that is not ours is not watched: what a read shows counts.
+        secrets.observe(&Extent::Cluster, Event::Apply(secret("20")));
+        let foreign = Seen { managed: false, ..Seen::of(secret("15").meta()) };
+        secrets.wrote(("shop".into(), "other".into()), foreign);
+        assert!(secrets.get(&("shop".into(), "other".into())).is_some());
     }
 
     #[test]
