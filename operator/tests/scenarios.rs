@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use kube::Client;
 use kube::client::Body;
 use sealedenv_audit::{FailurePolicy, FileSink, Log, Memory, MemorySink, Rotation};
-use sealedenv_crds::{SealedEnv, SealedEnvSpec};
+use sealedenv_crds::{SealedEnv, SealedEnvSpec, SecretShape};
 use sealedenv_operator::backoff::Failures;
 use sealedenv_operator::clock::Clock;
 use sealedenv_operator::digest::DigestKey;
@@ -267,6 +267,40 @@ async fn a_foreign_secret_found_at_the_write_is_looked_at_and_left() {
         .await
         .unwrap();
     assert!(memory.lines().iter().any(|l| l.contains("SecretNotOurs")), "{:?}", memory.lines());
+}
+
+#[tokio::test]
+async fn a_renamed_secret_takes_the_last_good_value_along() {
+    const RENAMED: &str = "/api/v1/namespaces/shop/secrets/checkout-2";
+    let (log, _) = recorded();
+    let mut bench = bench(log);
+    bench.run(vec![apply_secret(), write_status("Delivered")]).await.unwrap();
+    bench.env.spec.data.insert("TOKEN".into(), "sealed:v1:YWJj".into());
+    bench.env.spec.public.insert("USER".into(), "app".into());
+    bench.env.spec.secret = Some(SecretShape { name: Some("checkout-2".into()), ..SecretShape::default() });
+    bench.env.metadata.generation = Some(2);
+    let mut former = written_secret("11");
+    former["apiVersion"] = json!("v1");
+    former["kind"] = json!("Secret");
+    former["data"] = json!({"TOKEN": "aHVudGVyMg=="});
+    bench
+        .run(vec![
+            call("GET", SECRET, move |_, _| (200, former.clone())),
+            call("PATCH", RENAMED, |_, body| {
+                assert_eq!(body["data"], json!({"TOKEN": "aHVudGVyMg==", "USER": "YXBw"}));
+                let mut written = written_secret("14");
+                written["metadata"]["name"] = json!("checkout-2");
+                written["metadata"]["uid"] = json!("other-uid");
+                (200, written)
+            }),
+            call("DELETE", SECRET, |_, body| {
+                assert_eq!(body["preconditions"]["uid"], "secret-uid", "{body}");
+                (200, json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
+            }),
+            write_status("KeysNotOpened"),
+        ])
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

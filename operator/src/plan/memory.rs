@@ -1,5 +1,5 @@
 //! What is to be done about a SealedEnv whose values never become a Secret: nothing is written, and a Secret that was
-//! written before it was one of these goes.
+//! written before it was one of these goes, once every key opens or has no value worth keeping (I4).
 
 use std::collections::BTreeSet;
 
@@ -18,6 +18,8 @@ pub(crate) struct Ready {
     pub(crate) digest: String,
     /// Deletions of Secrets from before.
     pub(crate) steps: Vec<Step>,
+    /// Whether one stays for now, since it may hold the only value of a key that does not open.
+    pub(crate) spared: bool,
 }
 
 pub(crate) fn decide(
@@ -32,11 +34,15 @@ pub(crate) fn decide(
     let digest = digests.of_files(&values, &files::modes(subject.spec), &keep);
     let current = observed.secret.map(|secret| (secret_name(subject), secret));
     let former = subject.status.secret.as_ref().map(|written| written.name.as_str()).zip(observed.former);
-    let steps = (current.into_iter().chain(former))
+    let mut steps: Vec<Step> = (current.into_iter().chain(former))
         .filter(|(_, secret)| is_left_over(subject, secret))
         .map(|(name, secret)| Step::Delete { name: name.to_owned(), uid: secret.uid })
         .collect();
-    Ok(Ready { states, digest, steps })
+    let spared = !keep.is_empty() && !steps.is_empty();
+    if spared {
+        steps.clear();
+    }
+    Ok(Ready { states, digest, steps, spared })
 }
 
 /// The values that are delivered, under the policy for keys that do not open. [`crate::delivery`] uses the same.

@@ -155,7 +155,7 @@ impl<'a> Draft<'a> {
     /// Pods can have the values; no Secret is written, and one from before goes.
     pub(crate) fn in_memory(self, ready: Ready) -> Plan {
         let old = self.subject.status;
-        let Ready { states, digest, steps } = ready;
+        let Ready { states, digest, steps, spared } = ready;
         let faults = describe(states.faults());
         let reason = if faults.is_empty() { Reason::Delivered } else { Reason::KeysNotOpened };
         let news = self.is_news(reason, &states);
@@ -167,6 +167,10 @@ impl<'a> Draft<'a> {
         let summary = format!("{} keys can be delivered to pods; no Secret is written", tally(&status.keys));
         let message = match self.subject.spec.on_key_error {
             _ if faults.is_empty() => summary,
+            OnKeyError::KeepLast if spared => format!(
+                "{} keys can be delivered to pods; the Secret from before stays until every key opens, for it may hold the last good value of: {faults}",
+                tally(&status.keys)
+            ),
             OnKeyError::KeepLast => {
                 format!("{summary}; not opened, and kept by pods that have them: {faults}")
             }
@@ -190,7 +194,7 @@ impl<'a> Draft<'a> {
             plan.notices.push(Notice { warning: !faults.is_empty(), reason, message });
         }
         status.digest = Some(digest);
-        status.secret = None;
+        status.secret = status.secret.filter(|_| spared);
         plan.status = status;
         plan
     }

@@ -675,6 +675,33 @@ fn a_secret_from_before_goes_when_delivery_becomes_memory() {
 }
 
 #[test]
+fn a_secret_with_the_last_good_value_of_a_key_stays_until_every_key_opens() {
+    let mut world = World::delivered();
+    world.spec.delivery = Delivery::Memory;
+    (world.generation, world.input) = (2, "input2");
+    world.values = vec![("A", Ok("a")), ("B", Err("BadMac"))];
+    let plan = world.plan(Some(ours("10")));
+    assert!(plan.steps.is_empty());
+    assert_eq!(ready(&plan), ("False", "KeysNotOpened"));
+    assert_eq!(plan.status.secret, world.status.secret, "it is not lost sight of");
+    world.status = plan.status;
+    let again = world.plan(Some(ours("10")));
+    assert!(again.steps.is_empty() && again.records.is_empty() && again.notices.is_empty());
+    assert_eq!(again.status, world.status, "nothing is written for it");
+
+    world.values = vec![("A", Ok("a")), ("B", Ok("b2"))];
+    (world.generation, world.input) = (3, "input3");
+    let plan = world.plan(Some(ours("10")));
+    assert!(matches!(&plan.steps[..], [Step::Delete { name, .. }] if name == "checkout"));
+    assert_eq!(plan.status.secret, None);
+
+    // Whoever does not want it kept says so.
+    world.values = vec![("A", Ok("a")), ("B", Err("BadMac"))];
+    world.spec.on_key_error = OnKeyError::Omit;
+    assert_eq!(world.plan(Some(ours("10"))).steps.len(), 1);
+}
+
+#[test]
 fn a_former_secret_of_another_name_goes_as_well() {
     let mut world = World::delivered();
     world.spec.delivery = Delivery::Memory;
