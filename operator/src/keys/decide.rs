@@ -176,6 +176,24 @@ pub fn status(now: Timestamp, report: &KeyReport<'_>, old: &SealingKeyStatus) ->
     }
 }
 
+/// The keys that are new to the status, but for those that were `made` here and are on record as such. What a Secret says
+/// of itself does not count: whoever may create one could say that the operator made it.
+pub(crate) fn accepted<'a>(
+    facts: &'a [KeyFact],
+    old: &'a SealingKeyStatus,
+    made: &'a [String],
+) -> impl Iterator<Item = &'a str> {
+    let known = |key: &str| old.keys.iter().any(|k| k.fingerprint == key);
+    let keys = facts.iter().map(|fact| fact.fingerprint.as_str());
+    keys.filter(move |key| !known(key) && !made.iter().any(|m| m == key))
+}
+
+/// The keys of the status that are not there any more.
+pub(crate) fn retired<'a>(facts: &'a [KeyFact], old: &'a SealingKeyStatus) -> impl Iterator<Item = &'a str> {
+    let there = |key: &str| facts.iter().any(|fact| fact.fingerprint == key);
+    old.keys.iter().map(|key| key.fingerprint.as_str()).filter(move |key| !there(key))
+}
+
 /// The same identity in two Secrets is one key. The Secret that tells when it was made speaks for it, so that a copy
 /// does not change which key is current; then the one that sorts first.
 pub(crate) fn distinct(mut facts: Vec<KeyFact>) -> Vec<KeyFact> {
@@ -232,6 +250,24 @@ mod tests {
         assert_eq!(current(&keys).unwrap().fingerprint, "bb", "neither the restore nor the added key counts");
         assert_eq!(current(&keys[2..]).unwrap().fingerprint, "cc", "unless there is no other");
         assert_eq!(current(&[]), None);
+    }
+
+    #[test]
+    fn a_key_that_claims_to_be_made_by_the_operator_is_on_the_trail_all_the_same() {
+        let facts = [key("aa", Some(10), 10, None), key("bb", Some(99), 20, None), key("cc", None, 30, None)];
+        let report = KeyReport {
+            generation: None,
+            keys: &facts[..1],
+            unusable: &[],
+            from_memory: false,
+            rotation: None,
+            requested_at: None,
+        };
+        let old = status(T, &report, &SealingKeyStatus::default());
+        assert_eq!(accepted(&facts, &old, &[]).collect::<Vec<_>>(), ["bb", "cc"]);
+        assert_eq!(accepted(&facts, &old, &["bb".to_owned()]).collect::<Vec<_>>(), ["cc"]);
+        assert_eq!(retired(&facts[1..], &old).collect::<Vec<_>>(), ["aa"]);
+        assert_eq!(retired(&facts, &old).count(), 0);
     }
 
     #[test]

@@ -113,6 +113,8 @@ pub struct Keys {
     changed: watch::Sender<String>,
     /// The set of keys whose changes the trail was told of.
     told: Mutex<String>,
+    /// Fingerprints of the keys that this process made, and has on record as such.
+    made: Mutex<Vec<String>>,
 }
 
 /// What was read from the key Secrets.
@@ -143,6 +145,7 @@ impl Keys {
             ring: RwLock::new(Arc::new(Ring::new(Keyring::new(Vec::new())))),
             changed: watch::Sender::new(String::new()),
             told: Mutex::default(),
+            made: Mutex::default(),
         }
     }
 
@@ -278,15 +281,11 @@ impl Keys {
         if *self.told.lock().unwrap_or_else(PoisonError::into_inner) == ring {
             return Ok(());
         }
-        let known = |fp: &str| old.keys.iter().any(|k| k.fingerprint == fp);
-        let mut records = Vec::new();
-        // A key that the operator made is on record as such; one that appeared is recorded as accepted.
-        for fact in facts.iter().filter(|f| !known(&f.fingerprint) && f.made_at.is_none()) {
-            records.push(record(Action::KeyAccept, &fact.fingerprint));
-        }
-        for gone in old.keys.iter().filter(|k| !facts.iter().any(|f| f.fingerprint == k.fingerprint)) {
-            records.push(record(Action::KeyRetire, &gone.fingerprint));
-        }
+        let records = {
+            let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+            let accepted = decide::accepted(facts, old, &made).map(|key| record(Action::KeyAccept, key));
+            accepted.chain(decide::retired(facts, old).map(|key| record(Action::KeyRetire, key))).collect()
+        };
         match self.trail.record(records).await {
             Ok(()) => {}
             Err(NotRecorded::NotLeading(source)) => return Err(KeysError::NotLeading(source)),
@@ -318,6 +317,7 @@ impl Keys {
         wipe(&mut secret);
         let mut created = created.map_err(api("creating the Secret of a sealing key"))?;
         wipe(&mut created);
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).push(fingerprint.clone());
         tracing::info!(fingerprint, rotation, "made a sealing key");
         let regarding = Regarding::sealing_key();
         let text = format!("key {fingerprint} is current; values sealed to older keys still open");
