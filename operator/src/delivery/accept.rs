@@ -17,6 +17,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
+use super::aged::Aged;
+
 /// Longest TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
@@ -44,15 +46,16 @@ struct Place {
 
 /// A connection that counts while it lasts.
 pub(crate) struct Connection {
-    stream: TlsStream<TcpStream>,
+    stream: Aged<TlsStream<TcpStream>>,
     _place: Place,
 }
 
-/// Accepts until shutdown. No error of one connection, and none of accept, ends it.
+/// Accepts until shutdown, connections that last `life` at most. No error of one connection, and none of accept, ends it.
 pub(crate) fn connections(
     listener: TcpListener,
     tls: TlsAcceptor,
     most: Most,
+    life: Duration,
     shutdown: Shutdown,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (send, receive) = mpsc::channel(16);
@@ -79,6 +82,7 @@ pub(crate) fn connections(
                 let _no_delay_is_an_optimisation = stream.set_nodelay(true);
                 match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
                     Ok(Ok(stream)) => {
+                        let stream = Aged::new(stream, life);
                         // Nobody takes it any more only at shutdown.
                         let _ = send.send(Ok(Connection { stream, _place: place })).await;
                     }

@@ -10,6 +10,7 @@
 //! docs/src/delivery.md is the description.
 
 mod accept;
+mod aged;
 pub mod book;
 mod ca;
 mod consumers;

@@ -149,11 +149,10 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, desk: Desk, shutdown: Sh
             ending.trigger();
         }
     });
-    let incoming = connections(listener, tls, MOST, ending.clone());
+    let incoming = connections(listener, tls, MOST, AGE + AGE_GRACE, ending.clone());
     let served = Server::builder()
         .timeout(CALL)
         .max_connection_age(AGE)
-        .max_connection_age_grace(AGE_GRACE)
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .max_concurrent_streams(STREAMS)

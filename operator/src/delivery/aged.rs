@@ -1,0 +1,92 @@
+//! A connection that ends at a certain age, whatever its peer does.
+//!
+//! tonic ends a connection's life in one of two ways: it says so and waits for calls in hand, for as long as they take, or
+//! it breaks off without a word. Here it says so, and this is the end of the waiting.
+
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+/// A stream that fails from some time on.
+pub(crate) struct Aged<S> {
+    stream: S,
+    end: Pin<Box<Sleep>>,
+}
+
+impl<S> Aged<S> {
+    /// One that lasts that long.
+    pub(crate) fn new(stream: S, life: Duration) -> Self {
+        Self { stream, end: Box::pin(tokio::time::sleep(life)) }
+    }
+
+    /// Fails at the end, and has whoever waits for the peer woken then.
+    fn in_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.end.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Aged<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.in_time(cx)?;
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Aged<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.in_time(cx)?;
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.in_time(cx)?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.in_time(cx)?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    const LIFE: Duration = Duration::from_mins(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_says_nothing_does_not_keep_it_open() {
+        let (ours, mut peer) = tokio::io::duplex(16);
+        let mut ours = Aged::new(ours, LIFE);
+        peer.write_all(b"hello").await.unwrap();
+        let mut read = [0; 5];
+        ours.read_exact(&mut read).await.unwrap();
+        let start = tokio::time::Instant::now();
+        let error = ours.read_exact(&mut read).await.unwrap_err();
+        assert_eq!((error.kind(), start.elapsed()), (io::ErrorKind::TimedOut, LIFE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_reads_nothing_does_not_keep_it_open() {
+        let (ours, _peer) = tokio::io::duplex(16);
+        let mut ours = Aged::new(ours, LIFE);
+        let start = tokio::time::Instant::now();
+        let error = ours.write_all(&[0; 64]).await.unwrap_err();
+        assert_eq!((error.kind(), start.elapsed()), (io::ErrorKind::TimedOut, LIFE));
+    }
+}
