@@ -56,8 +56,10 @@ struct State {
 
 impl State {
     fn show(&mut self, extent: &Extent, version: &str) {
-        if self.shown.get(extent).is_none_or(|shown| later(version, shown)) {
-            self.shown.insert(extent.clone(), version.to_owned());
+        match self.shown.get_mut(extent) {
+            None => drop(self.shown.insert(extent.clone(), version.to_owned())),
+            Some(shown) if later(version, shown) => version.clone_into(shown),
+            Some(_) => {}
         }
     }
 

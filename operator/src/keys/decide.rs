@@ -198,8 +198,8 @@ pub(crate) fn retired<'a>(facts: &'a [KeyFact], old: &'a SealingKeyStatus) -> im
 /// does not change which key is current; then the one that sorts first.
 pub(crate) fn distinct(mut facts: Vec<KeyFact>) -> Vec<KeyFact> {
     facts.sort_by(|a, b| {
-        let place = |fact: &KeyFact| (fact.made_at.is_none(), fact.secret_name.clone());
-        a.fingerprint.cmp(&b.fingerprint).then_with(|| place(a).cmp(&place(b)))
+        let other = (&b.fingerprint, b.made_at.is_none(), &b.secret_name);
+        (&a.fingerprint, a.made_at.is_none(), &a.secret_name).cmp(&other)
     });
     facts.dedup_by(|b, a| a.fingerprint == b.fingerprint);
     facts

@@ -34,14 +34,12 @@ pub(crate) fn decide(
     let digest = digests.of_files(&values, &files::modes(subject.spec), &keep);
     let current = observed.secret.map(|secret| (secret_name(subject), secret));
     let former = subject.status.secret.as_ref().map(|written| written.name.as_str()).zip(observed.former);
-    let mut steps: Vec<Step> = (current.into_iter().chain(former))
+    let left_over: Vec<Step> = (current.into_iter().chain(former))
         .filter(|(_, secret)| is_left_over(subject, secret))
         .map(|(name, secret)| Step::Delete { name: name.to_owned(), uid: secret.uid })
         .collect();
-    let spared = !keep.is_empty() && !steps.is_empty();
-    if spared {
-        steps.clear();
-    }
+    let spared = !keep.is_empty() && !left_over.is_empty();
+    let steps = if spared { Vec::new() } else { left_over };
     Ok(Ready { states, digest, steps, spared })
 }
 
