@@ -97,6 +97,15 @@ pub enum Reason {
 #[error("the answer does not keep to the contract: {0}")]
 pub struct Malformed(pub &'static str);
 
+impl Outcome {
+    /// About how many bytes it holds: contents and paths.
+    pub fn size(&self) -> usize {
+        let Self::Files(files) = self else { return 0 };
+        let contents = files.files.iter().map(|file| file.content.len() + file.path.as_str().len());
+        contents.chain(files.keep.iter().map(|path| path.as_str().len())).sum()
+    }
+}
+
 impl Reason {
     /// The word for logs, metrics and audit records, e.g. `NotNamed`.
     pub fn as_str(self) -> &'static str {

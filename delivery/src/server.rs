@@ -1,5 +1,7 @@
 //! The answering side.
 
+mod sending;
+
 use std::future::Future;
 
 use tonic::{Request, Response, Status};
@@ -10,6 +12,8 @@ use crate::{
     answer, wanted, wire,
 };
 
+pub use sending::{Carrying, LONGEST, Peer, Sending};
+
 /// One call, checked against the bounds, of a caller that nobody has authenticated yet.
 pub struct Call {
     /// The pod's token.
@@ -18,6 +22,17 @@ pub struct Call {
     pub node: Option<Token>,
     /// What it asks for: at least one, no name twice.
     pub wanted: Vec<Wanted>,
+    /// Who is at the other end, where what accepted the connection says so.
+    pub peer: Option<Peer>,
+    /// Takes what must last until the answer is written.
+    pub sending: Sending,
+}
+
+impl Call {
+    /// A call that comes from nowhere, as a test makes one.
+    pub fn new(pod: Token, node: Option<Token>, wanted: Vec<Wanted>) -> Self {
+        Self { pod, node, wanted, peer: None, sending: Sending::default() }
+    }
 }
 
 /// Why a whole call is refused. Callers learn no more than this: what was looked at, and what was found, is for the
@@ -42,10 +57,11 @@ pub trait Fetch: Send + Sync + 'static {
 }
 
 /// The gRPC service over what answers, with the contract's limits on messages.
-pub fn service<F: Fetch>(fetch: F) -> DeliveryServer<Adapter<F>> {
-    DeliveryServer::new(Adapter(fetch))
+pub fn service<F: Fetch>(fetch: F) -> Carrying<DeliveryServer<Adapter<F>>> {
+    let server = DeliveryServer::new(Adapter(fetch))
         .max_decoding_message_size(MAX_REQUEST)
-        .max_encoding_message_size(MAX_RESPONSE)
+        .max_encoding_message_size(MAX_RESPONSE);
+    Carrying::new(server)
 }
 
 /// Between the wire's types and this crate's.
@@ -59,9 +75,13 @@ impl<F: Fetch> Delivery for Adapter<F> {
     ) -> Result<Response<wire::FetchResponse>, Status> {
         let pod = token(&request, POD_TOKEN).map_err(unreadable)?.ok_or(Refusal::Unauthenticated)?;
         let node = token(&request, NODE_TOKEN).map_err(unreadable)?;
+        let peer = request.extensions().get::<Peer>().cloned();
         let wanted = wanted::from_wire(request.into_inner()).map_err(malformed)?;
-        let fetched = self.0.fetch(Call { pod, node, wanted }).await?;
-        Ok(Response::new(answer::to_wire(fetched)))
+        let sending = Sending::default();
+        let fetched = self.0.fetch(Call { pod, node, wanted, peer, sending: sending.clone() }).await?;
+        let mut response = Response::new(answer::to_wire(fetched));
+        response.extensions_mut().insert(sending);
+        Ok(response)
     }
 }
 

@@ -1,6 +1,11 @@
 //! Client and server of this crate against each other, over TLS.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "in tests they are the report of a failure")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in tests they are the report of a failure"
+)]
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -12,7 +17,9 @@ use sealedenv_delivery::{
     Answer, Authorities, Content, Fetched, File, FilePath, Files, MAX_CONTENT, MAX_WANTED, Outcome, Reason,
     Refused, Token, Wanted,
 };
-use tokio::net::TcpListener;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::Notify;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 
@@ -24,10 +31,13 @@ struct Scripted {
     script: Script,
     authorities: Option<Authorities>,
     seen: Seen,
+    /// Is kept for each answer.
+    kept: Arc<()>,
 }
 
 impl Fetch for Scripted {
     async fn fetch(&self, call: Call) -> Result<Fetched, Refusal> {
+        call.sending.keep(Arc::clone(&self.kept));
         let node = call.node.as_ref().map(|token| token.expose().to_owned());
         self.seen.lock().unwrap().push((call.pod.expose().to_owned(), node));
         Ok(Fetched { answers: (self.script)(&call)?, authorities: self.authorities.clone() })
@@ -38,6 +48,7 @@ struct Operator {
     address: SocketAddr,
     authority: String,
     seen: Seen,
+    kept: Arc<()>,
 }
 
 impl Operator {
@@ -49,11 +60,17 @@ impl Operator {
         let address = listener.local_addr().unwrap();
         let seen = Seen::default();
         let authorities = Authorities::parse(&authority).ok();
-        let scripted = Scripted { script: Box::new(script), authorities, seen: Arc::clone(&seen) };
+        let kept = Arc::new(());
+        let scripted = Scripted {
+            script: Box::new(script),
+            authorities,
+            seen: Arc::clone(&seen),
+            kept: Arc::clone(&kept),
+        };
         let server = Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
         let incoming = TcpListenerStream::new(listener);
         tokio::spawn(server.serve_with_incoming(server::service(scripted), incoming));
-        Self { address, authority, seen }
+        Self { address, authority, seen, kept }
     }
 
     fn settings(&self) -> Settings {
@@ -107,6 +124,51 @@ async fn the_largest_answer_arrives_and_each_token_in_its_place() {
     let seen = operator.seen.lock().unwrap().clone();
     let pod = "pod.token".to_owned();
     assert_eq!(seen, [(pod.clone(), Some("node.token".to_owned())), (pod, None)]);
+}
+
+/// Passes one connection on, and of what comes back that many bytes until it is let go.
+async fn slow(to: SocketAddr, first: u64, go: Arc<Notify>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (client, _) = listener.accept().await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(16 << 10).unwrap();
+        let (read, mut write) = socket.connect(to).await.unwrap().into_split();
+        let (mut from_client, mut to_client) = client.into_split();
+        tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut write).await });
+        let mut read = read.take(first);
+        tokio::io::copy(&mut read, &mut to_client).await.unwrap();
+        go.notified().await;
+        let mut read = read.into_inner();
+        let _until_the_client_goes = tokio::io::copy(&mut read, &mut to_client).await;
+    });
+    address
+}
+
+#[tokio::test]
+async fn what_an_answer_needs_lasts_while_its_peer_does_not_read() {
+    let operator = Operator::start(|call| Ok(call.wanted.iter().map(|one| full(&one.name)).collect())).await;
+    let go = Arc::new(Notify::new());
+    let endpoint = format!("https://{}", slow(operator.address, 64 << 10, Arc::clone(&go)).await);
+    let client = Client::new(Settings { endpoint, ..operator.settings() }).unwrap();
+    let asked: Vec<_> = (0..MAX_WANTED).map(|n| wanted(&format!("env-{n}"))).collect();
+    let call = tokio::spawn(async move { client.fetch(&token("t"), None, &asked).await.map(drop) });
+    let kept = || Arc::strong_count(&operator.kept) - 2; // the test's own, and the server's
+    while operator.seen.lock().unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Long enough for the server to be done with the call, were it not for the bytes.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!((kept(), call.is_finished()), (1, false));
+    go.notify_one();
+    call.await.unwrap().unwrap();
+    let done = async {
+        while kept() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), done).await.expect("it is kept after the answer arrived");
 }
 
 #[tokio::test]

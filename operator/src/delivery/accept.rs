@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use sealedenv_delivery::server::Peer;
 use sealedenv_runtime::shutdown::Shutdown;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -47,6 +48,7 @@ struct Place {
 /// A connection that counts while it lasts.
 pub(crate) struct Connection {
     stream: Aged<TlsStream<TcpStream>>,
+    peer: Peer,
     _place: Place,
 }
 
@@ -82,9 +84,15 @@ pub(crate) fn connections(
                 let _no_delay_is_an_optimisation = stream.set_nodelay(true);
                 match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
                     Ok(Ok(stream)) => {
-                        let stream = Aged::new(stream, life);
+                        let ending = Shutdown::new();
+                        let stream = Aged::new(stream, life, ending.clone());
+                        let address = place.address;
+                        let peer = Peer::new(address, move || {
+                            tracing::warn!(%address, "a peer does not read its answer");
+                            ending.trigger();
+                        });
                         // Nobody takes it any more only at shutdown.
-                        let _ = send.send(Ok(Connection { stream, _place: place })).await;
+                        let _ = send.send(Ok(Connection { stream, peer, _place: place })).await;
                     }
                     Ok(Err(error)) => tracing::debug!(%error, "TLS handshake of the delivery API failed"),
                     Err(_) => {}
@@ -122,9 +130,11 @@ impl Drop for Place {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = ();
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
 }
 
 impl AsyncRead for Connection {

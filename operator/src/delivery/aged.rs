@@ -1,27 +1,30 @@
-//! A connection that ends at a certain age, whatever its peer does.
+//! A connection that ends at a certain age, or when it is told to, whatever its peer does.
 //!
 //! tonic ends a connection's life in one of two ways: it says so and waits for calls in hand, for as long as they take, or
 //! it breaks off without a word. Here it says so, and this is the end of the waiting.
 
-use std::future::Future as _;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use sealedenv_runtime::shutdown::Shutdown;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
 
 /// A stream that fails from some time on.
 pub(crate) struct Aged<S> {
     stream: S,
-    end: Pin<Box<Sleep>>,
+    end: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl<S> Aged<S> {
-    /// One that lasts that long.
-    pub(crate) fn new(stream: S, life: Duration) -> Self {
-        Self { stream, end: Box::pin(tokio::time::sleep(life)) }
+    /// One that lasts that long, and not beyond `ending`.
+    pub(crate) fn new(stream: S, life: Duration, ending: Shutdown) -> Self {
+        let end = async move {
+            ending.sleep(life).await;
+        };
+        Self { stream, end: Box::pin(end) }
     }
 
     /// Fails at the end, and has whoever waits for the peer woken then.
@@ -72,7 +75,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_says_nothing_does_not_keep_it_open() {
         let (ours, mut peer) = tokio::io::duplex(16);
-        let mut ours = Aged::new(ours, LIFE);
+        let mut ours = Aged::new(ours, LIFE, Shutdown::new());
         peer.write_all(b"hello").await.unwrap();
         let mut read = [0; 5];
         ours.read_exact(&mut read).await.unwrap();
@@ -84,9 +87,22 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_reads_nothing_does_not_keep_it_open() {
         let (ours, _peer) = tokio::io::duplex(16);
-        let mut ours = Aged::new(ours, LIFE);
+        let mut ours = Aged::new(ours, LIFE, Shutdown::new());
         let start = tokio::time::Instant::now();
         let error = ours.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!((error.kind(), start.elapsed()), (io::ErrorKind::TimedOut, LIFE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_ends_when_it_is_told_to_while_it_waits_for_its_peer() {
+        let (ours, _peer) = tokio::io::duplex(16);
+        let ending = Shutdown::new();
+        let mut ours = Aged::new(ours, LIFE, ending.clone());
+        let start = tokio::time::Instant::now();
+        let writing = tokio::spawn(async move { ours.write_all(&[0; 64]).await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        ending.trigger();
+        let error = writing.await.unwrap().unwrap_err();
+        assert_eq!((error.kind(), start.elapsed()), (io::ErrorKind::TimedOut, Duration::from_secs(1)));
     }
 }

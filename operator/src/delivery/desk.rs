@@ -1,7 +1,7 @@
 //! Answers one call: gathers facts, climbs the ladder, opens the values, has the release recorded, and gives them.
 //!
-//! Nothing is kept from one call to the next: no review, no pod, no value. What a call saw is good for [`READS`] and the
-//! record together; a process that slept in between releases nothing.
+//! Nothing is kept from one call to the next: no review, no pod, no value. What a call saw is good for [`CALL`], on a clock
+//! that goes on while a machine sleeps.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,11 +15,12 @@ use sealedenv_delivery::server::{Call, Fetch, Refusal};
 use sealedenv_delivery::{Answer, Content, Fetched, File, FilePath, Files, Outcome, Reason, Refused, Wanted};
 use sealedenv_runtime::report::chain;
 use sealedenv_seal::OpenPolicy;
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, Semaphore};
 
 use super::book::Book;
 use super::ca::Bundle;
 use super::consumers::{Seen, Told};
+use super::gate::{Budget, Gate};
 use super::ladder::{Claims, Facts, Ladder, Rung, Stage};
 use super::metrics::Deliveries;
 use super::refusals::Refusals;
@@ -32,7 +33,7 @@ use crate::plan::{self, memory};
 use crate::reconcile::Context;
 use crate::trail::NotRecorded;
 
-/// Longest time for everything that the API server is asked in one call.
+/// Longest time for one question to the API server.
 const READS: Duration = Duration::from_secs(2);
 
 /// Longest time for a call. What the trail takes later than this is not released.
@@ -41,8 +42,15 @@ const CALL: Duration = Duration::from_secs(8);
 /// When a pod should ask again.
 const REFRESH: Duration = Duration::from_mins(1);
 
-/// Calls that are worked on at the same time. Each can hold some MiB of values.
-const AT_ONCE: usize = 32;
+/// Calls of one address that are worked on, or whose answers are on their way. Others of it wait. More than one pod may
+/// stand behind an address.
+const EACH: usize = 8;
+
+/// Calls of which nobody knows yet whose they are.
+const STRANGERS: usize = 32;
+
+/// Bytes of values in work and on their way. What opening them takes on top is some times as much.
+const VALUES: usize = 20 << 20;
 
 /// What answers calls.
 pub struct Desk {
@@ -54,7 +62,9 @@ pub struct Desk {
     metrics: Deliveries,
     book: Book,
     refusals: Mutex<Refusals>,
-    places: Semaphore,
+    gate: Gate,
+    strangers: Semaphore,
+    values: Budget,
     ladder: Ladder,
 }
 
@@ -91,37 +101,56 @@ impl Desk {
         book: Book,
     ) -> Self {
         let refusals = Mutex::new(Refusals::new(steady.now()));
-        let places = Semaphore::new(AT_ONCE);
+        let (gate, strangers, values) = (Gate::new(EACH), Semaphore::new(STRANGERS), Budget::new(VALUES));
         let ladder = Ladder::default();
-        Self { ctx, extents, plugin_user, bundle, steady, metrics, book, refusals, places, ladder }
+        Self {
+            ctx,
+            extents,
+            plugin_user,
+            bundle,
+            steady,
+            metrics,
+            book,
+            refusals,
+            gate,
+            strangers,
+            values,
+            ladder,
+        }
     }
 
     async fn answer(&self, call: Call) -> Result<Fetched, Refusal> {
-        let Ok(_place) = self.places.acquire().await else { return Err(Refusal::Unavailable) };
+        if let Some(peer) = &call.peer {
+            call.sending.keep(self.gate.enter(peer.address).await.map_err(ending)?);
+        }
+        let stranger = self.strangers.acquire().await.map_err(ending)?;
         let begun = self.steady.now();
-        let reads = tokio::time::Instant::now() + READS;
-        let mut facts = self.reviewed(&call, reads).await.map_err(|error| self.not_looked(&error))?;
+        let mut facts = self.reviewed(&call).await.map_err(|error| self.not_looked(&error))?;
+        drop(stranger);
         self.climb(Stage::Caller, &facts, &call.wanted, Refusal::Unauthenticated).await?;
-        facts.pod = self.pod(&facts.claims(), reads).await.map_err(|error| self.not_looked(&error))?;
+        facts.pod = self.pod(&facts.claims()).await.map_err(|error| self.not_looked(&error))?;
         self.climb(Stage::Pod, &facts, &call.wanted, Refusal::Denied).await?;
+        let mut share = self.values.share(call.wanted.len()).await.map_err(ending)?;
         let mut answers = Vec::with_capacity(call.wanted.len());
         for wanted in call.wanted {
             facts.name.clone_from(&wanted.name);
             facts.env = None;
             facts.recorded = false;
-            let outcome = self.one(&mut facts, &wanted, begun, reads).await;
+            let outcome = self.one(&mut facts, &wanted, begun).await;
             self.note(&facts, &wanted, &outcome);
             answers.push(Answer { name: wanted.name, outcome });
         }
+        share.shrink(answers.iter().map(|answer| answer.outcome.size()).sum());
+        call.sending.keep(share);
         Ok(Fetched { answers, authorities: self.bundle.get() })
     }
 
-    async fn reviewed(&self, call: &Call, until: tokio::time::Instant) -> Result<Facts, LookError> {
+    async fn reviewed(&self, call: &Call) -> Result<Facts, LookError> {
         let client = &self.ctx.client;
         let reviews = futures::future::try_join(review(client, &call.pod), async {
             OptionFuture::from(call.node.as_ref().map(|token| review(client, token))).await.transpose()
         });
-        let (reviewed, plugin) = in_time(until, reviews).await?.map_err(LookError::Review)?;
+        let (reviewed, plugin) = in_time(reviews).await?.map_err(LookError::Review)?;
         let namespace = Claims::of(&reviewed).namespace;
         let served = namespace.is_some_and(|namespace| self.extents.iter().any(|e| e.has(&namespace)));
         Ok(Facts {
@@ -136,24 +165,18 @@ impl Desk {
         })
     }
 
-    async fn pod(&self, claims: &Claims, until: tokio::time::Instant) -> Result<Option<Pod>, LookError> {
+    async fn pod(&self, claims: &Claims) -> Result<Option<Pod>, LookError> {
         let (Some(namespace), Some(name)) = (&claims.namespace, &claims.pod) else { return Ok(None) };
         let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), namespace);
-        in_time(until, pods.get_opt(name)).await?.map_err(LookError::Pod)
+        in_time(pods.get_opt(name)).await?.map_err(LookError::Pod)
     }
 
     /// One SealedEnv of a pod that may ask.
-    async fn one(
-        &self,
-        facts: &mut Facts,
-        wanted: &Wanted,
-        begun: Tick,
-        reads: tokio::time::Instant,
-    ) -> Outcome {
+    async fn one(&self, facts: &mut Facts, wanted: &Wanted, begun: Tick) -> Outcome {
         if let Err(rung) = self.ladder.climb(Stage::Name, facts) {
             return self.refuse(facts, rung.name, rung.reason, told(rung)).await;
         }
-        match self.env(facts, reads).await {
+        match self.env(facts).await {
             Ok(env) => facts.env = env,
             Err(error) => {
                 tracing::warn!(error = chain(&error), name = facts.name, "a SealedEnv could not be read");
@@ -209,10 +232,10 @@ impl Desk {
         Outcome::Files(release.files)
     }
 
-    async fn env(&self, facts: &Facts, until: tokio::time::Instant) -> Result<Option<SealedEnv>, LookError> {
+    async fn env(&self, facts: &Facts) -> Result<Option<SealedEnv>, LookError> {
         let Some(namespace) = facts.claims().namespace else { return Ok(None) };
         let envs: Api<SealedEnv> = Api::namespaced(self.ctx.client.clone(), &namespace);
-        in_time(until, envs.get_opt(&facts.name)).await?.map_err(LookError::Env)
+        in_time(envs.get_opt(&facts.name)).await?.map_err(LookError::Env)
     }
 
     async fn climb(
@@ -309,8 +332,13 @@ impl Fetch for Desk {
     }
 }
 
-async fn in_time<T>(until: tokio::time::Instant, work: impl Future<Output = T>) -> Result<T, LookError> {
-    tokio::time::timeout_at(until, work).await.map_err(|_| LookError::Time)
+async fn in_time<T>(question: impl Future<Output = T>) -> Result<T, LookError> {
+    tokio::time::timeout(READS, question).await.map_err(|_| LookError::Time)
+}
+
+/// Nothing is counted any more: the process ends.
+fn ending(_: AcquireError) -> Refusal {
+    Refusal::Unavailable
 }
 
 /// Opens the values. Wiped when what comes of it is dropped.

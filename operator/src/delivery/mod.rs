@@ -3,7 +3,7 @@
 //! - [`ladder`] decides who may have what, purely; `review` asks whose a token is.
 //! - [`desk`] answers a call: gathers facts, climbs, opens, has it recorded, and only then gives.
 //! - `consumers` decides, purely, what a status tells of pods that hold its values; [`book`] tells it.
-//! - `ca` keeps the certificates, `accept` the connections, [`serve`](mod@serve) ties them to the contract's server.
+//! - `gate` says how many calls are worked on at once; `ca` keeps the certificates, `accept` the connections, [`serve`](mod@serve) ties them to the contract's server.
 //!
 //! Every replica serves. Nothing is released by a write: there is the trail, which each replica has for itself, and what
 //! statuses tell of pods, which holds only on the version that was read. So it needs no leadership.
@@ -15,6 +15,7 @@ pub mod book;
 mod ca;
 mod consumers;
 pub mod desk;
+mod gate;
 pub mod ladder;
 pub mod metrics;
 mod refusals;
