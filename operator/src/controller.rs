@@ -308,6 +308,7 @@ impl Intake {
     fn strip(&self, env: Arrival) -> Option<Known> {
         match env.0 {
             Ok(env) => {
+                self.ctx.book.listed(&env);
                 let (known, values) = Known::strip(env);
                 // What was dealt with needs no values unless something else changed; then it is read.
                 if known.is_handled() {

@@ -12,6 +12,7 @@ use sealedenv_seal::OpenPolicy;
 
 use crate::apply::{self, WriteError};
 use crate::clock::Clock;
+use crate::delivery::book::Book;
 use crate::digest::DigestKey;
 use crate::files;
 use crate::keys::store::Keys;
@@ -61,6 +62,8 @@ pub struct Context {
     pub failures: crate::backoff::Failures,
     /// Repairs in a row by object, for their pauses.
     pub repairs: Repairs,
+    /// Where it is noted which pods hold what.
+    pub book: Book,
 }
 
 /// Why an object has to be tried again.

@@ -252,6 +252,17 @@ impl Replica {
             );
         }
 
+        let mut tasks = Vec::new();
+        let book = if self.args.delivery_listen.is_some() {
+            let notices = Notices::start(self.telling.clone(), Some(self.args.instance.clone()));
+            let (clock, metrics, shutdown) =
+                (self.clock.clone(), self.deliveries.clone(), self.shutdown.clone());
+            let (book, told) = Book::start(self.telling, clock, notices, metrics, shutdown);
+            tasks.push(told);
+            book
+        } else {
+            Book::nowhere()
+        };
         let context = Arc::new(Context {
             client: self.client,
             leadership: self.leadership,
@@ -266,29 +277,19 @@ impl Replica {
             metrics: self.metrics,
             failures: crate::backoff::Failures::default(),
             repairs: crate::repairs::Repairs::new(self.steady.clone()),
+            book,
         });
-        let delivery = match (self.args.delivery_listen, self.delivery_gate) {
-            (Some(listen), Some(ready)) => {
-                let Args { delivery_service, namespace, node_service_account, .. } = &self.args;
-                let settings =
-                    delivery::Settings::new(listen, delivery_service, namespace, node_service_account);
-                let notices = Notices::start(self.telling.clone(), Some(self.args.instance.clone()));
-                let (metrics, shutdown) = (self.deliveries, self.shutdown.clone());
-                let clock = context.clock.clone();
-                let (book, told) =
-                    Book::start(self.telling, clock, notices, metrics.clone(), shutdown.clone());
-                let (ctx, extents, steady) = (Arc::clone(&context), self.extents.clone(), self.steady);
-                let parts = Parts { ctx, extents, steady, metrics, book, ready };
-                let mut tasks = delivery::start(settings, parts, shutdown).await?;
-                tasks.push(told);
-                tasks
-            }
-            _ => Vec::new(),
-        };
-        let mut tasks =
+        if let (Some(listen), Some(ready)) = (self.args.delivery_listen, self.delivery_gate) {
+            let Args { delivery_service, namespace, node_service_account, .. } = &self.args;
+            let settings = delivery::Settings::new(listen, delivery_service, namespace, node_service_account);
+            let (ctx, extents, steady) = (Arc::clone(&context), self.extents.clone(), self.steady);
+            let parts = Parts { ctx, extents, steady, metrics: self.deliveries, ready };
+            tasks.extend(delivery::start(settings, parts, self.shutdown.clone()).await?);
+        }
+        let controllers =
             start_controllers(self.extents, self.args.workers, &context, &self.shutdown, self.sync_gate);
+        tasks.extend(controllers);
         tasks.push(tokio::spawn(follow(self.keys, self.shutdown.clone())));
-        tasks.extend(delivery);
 
         let ended = tokio::select! {
             ended = &mut admin => match ended {

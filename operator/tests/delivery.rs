@@ -124,11 +124,12 @@ fn bench(log: Log, leadership: Leadership) -> Bench {
         metrics: Metrics::default(),
         failures: Failures::default(),
         repairs: Repairs::new(steady.clone()),
+        book: Book::nowhere(),
     });
     let plugin = "system:serviceaccount:system:sealedenv-node".to_owned();
     let extents = vec![Extent::Namespace("shop".into())];
-    let (bundle, book) = (Bundle::default(), Book::nowhere());
-    let desk = Desk::new(Arc::clone(&ctx), extents, plugin, bundle, steady, Deliveries::default(), book);
+    let bundle = Bundle::default();
+    let desk = Desk::new(Arc::clone(&ctx), extents, plugin, bundle, steady, Deliveries::default());
     let bench = Bench { world, ctx, desk, identity, time };
     bench.put("token pod", review("system:serviceaccount:shop:checkout", "checkout-0", "0f1e", "node-a"));
     bench

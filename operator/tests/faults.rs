@@ -16,6 +16,7 @@ use sealedenv_operator::backoff::Failures;
 use sealedenv_operator::client::fenced;
 use sealedenv_operator::clock::Clock;
 use sealedenv_operator::controller::{self, Extent, Synced};
+use sealedenv_operator::delivery::book::Book;
 use sealedenv_operator::digest::DigestKey;
 use sealedenv_operator::keys::{Ring, store::Keys};
 use sealedenv_operator::known::{Waiting, Written};
@@ -77,6 +78,7 @@ impl Bench {
             metrics: Metrics::register(&mut registry),
             failures: Failures::default(),
             repairs: Repairs::new(Steady::system()),
+            book: Book::nowhere(),
         });
         let readiness = Readiness::new();
         let synced = readiness.gate("sync");

@@ -14,6 +14,7 @@ use sealedenv_audit::{FailurePolicy, FileSink, Log, Memory, MemorySink, Rotation
 use sealedenv_crds::{SealedEnv, SealedEnvSpec, SecretShape};
 use sealedenv_operator::backoff::Failures;
 use sealedenv_operator::clock::Clock;
+use sealedenv_operator::delivery::book::Book;
 use sealedenv_operator::digest::DigestKey;
 use sealedenv_operator::keys::{Ring, store::Keys};
 use sealedenv_operator::known::{Known, Waiting, Written};
@@ -88,6 +89,7 @@ fn bench(log: Log) -> Bench {
         metrics: Metrics::default(),
         failures: Failures::default(),
         repairs: Repairs::new(steady),
+        book: Book::nowhere(),
     });
     Bench { ctx, server, env, time }
 }

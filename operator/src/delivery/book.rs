@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::consumers::{Seen, Tally, after, newly_refused, tally};
 use super::metrics::Deliveries;
 use crate::apply::merge_patch;
+use crate::backoff::jitter;
 use crate::clock::Clock;
 use crate::notices::{Notices, Regarding};
 
@@ -53,7 +54,14 @@ const REFUSED: &str = "DeliveryRefused";
 
 /// A handle for who answers pods.
 #[derive(Clone)]
-pub struct Book(mpsc::Sender<Note>);
+pub struct Book(mpsc::Sender<News>);
+
+/// What it is told.
+enum News {
+    Answered(Note),
+    /// A SealedEnv whose status tells of pods. They may all be gone, and then none of them asks.
+    Listed(Env, Tally),
+}
 
 /// A pod was answered.
 struct Note {
@@ -112,9 +120,9 @@ impl Book {
         metrics: Deliveries,
         shutdown: Shutdown,
     ) -> (Self, JoinHandle<()>) {
-        let (send, notes) = mpsc::channel(WAITING);
+        let (send, news) = mpsc::channel(WAITING);
         let writer = Writer { client, clock, notices, metrics };
-        (Self(send), tokio::spawn(writer.run(notes, shutdown)))
+        (Self(send), tokio::spawn(writer.run(news, shutdown)))
     }
 
     /// One that tells nobody, for tests.
@@ -127,12 +135,21 @@ impl Book {
         let is_told = seen.is_told(env.status.as_ref());
         let env = Env { namespace: env.namespace().unwrap_or_default(), name: env.name_any() };
         // Full: the pod asks again.
-        let _ = self.0.try_send(Note { env, seen, is_told });
+        let _ = self.0.try_send(News::Answered(Note { env, seen, is_told }));
+    }
+
+    /// Sees to it that pods in the status of a SealedEnv are looked for, whether any asks here or not.
+    pub(crate) fn listed(&self, env: &SealedEnv) {
+        let Some(status) = env.status.as_ref().filter(|status| !status.consumers.is_empty()) else { return };
+        let tally = tally(status);
+        let env = Env { namespace: env.namespace().unwrap_or_default(), name: env.name_any() };
+        // Full: it comes again with the next change, or when a pod of it asks.
+        let _ = self.0.try_send(News::Listed(env, tally));
     }
 }
 
 impl Writer {
-    async fn run(self, mut notes: mpsc::Receiver<Note>, shutdown: Shutdown) {
+    async fn run(self, mut news: mpsc::Receiver<News>, shutdown: Shutdown) {
         let mut pages: HashMap<Env, Page> = HashMap::new();
         let mut batch = Vec::new();
         loop {
@@ -154,12 +171,16 @@ impl Writer {
                     }
                 }
                 // Behind what is due, which many notes would hold up for ever.
-                taken = notes.recv_many(&mut batch, WAITING) => {
+                taken = news.recv_many(&mut batch, WAITING) => {
                     if taken == 0 {
                         return;
                     }
                     let now = Instant::now();
-                    batch.drain(..).for_each(|note| take(&mut pages, note, now));
+                    batch.drain(..).for_each(|news| match news {
+                        News::Answered(note) => take(&mut pages, note, now),
+                        News::Listed(env, tally) => list(&mut pages, env, tally, now),
+                    });
+                    self.metrics.pods(pages.values().map(|page| page.tally));
                 }
             }
         }
@@ -259,14 +280,20 @@ impl Writer {
     }
 }
 
+impl Page {
+    fn new(due: Instant, looked: Instant) -> Self {
+        Self { due, looked, news: HashMap::new(), heard: HashMap::new(), tally: Tally::default() }
+    }
+}
+
+fn list(pages: &mut HashMap<Env, Page>, env: Env, tally: Tally, now: Instant) {
+    // All of them come at once at a start.
+    let due = now + LOOK + jitter(LOOK / 4, &env.name);
+    pages.entry(env).or_insert_with(|| Page::new(due, now)).tally = tally;
+}
+
 fn take(pages: &mut HashMap<Env, Page>, note: Note, now: Instant) {
-    let page = pages.entry(note.env).or_insert_with(|| Page {
-        due: now + LOOK,
-        looked: now,
-        news: HashMap::new(),
-        heard: HashMap::new(),
-        tally: Tally::default(),
-    });
+    let page = pages.entry(note.env).or_insert_with(|| Page::new(now + LOOK, now));
     page.heard.insert(note.seen.uid.clone(), now);
     if note.is_told {
         // It may have changed and changed back before anything was written.

@@ -17,7 +17,6 @@ use sealedenv_runtime::report::chain;
 use sealedenv_seal::OpenPolicy;
 use tokio::sync::{AcquireError, Semaphore};
 
-use super::book::Book;
 use super::ca::Bundle;
 use super::consumers::{Seen, Told};
 use super::gate::{Budget, Gate};
@@ -60,7 +59,6 @@ pub struct Desk {
     bundle: Bundle,
     steady: Steady,
     metrics: Deliveries,
-    book: Book,
     refusals: Mutex<Refusals>,
     gate: Gate,
     strangers: Semaphore,
@@ -89,8 +87,7 @@ enum LookError {
 }
 
 impl Desk {
-    /// For pods of those namespaces, and node plugins of that user name. `bundle` is what answers say of whom to trust;
-    /// what pods are answered is told to `book`.
+    /// For pods of those namespaces, and node plugins of that user name. `bundle` is what answers say of whom to trust.
     pub fn new(
         ctx: Arc<Context>,
         extents: Vec<Extent>,
@@ -98,25 +95,11 @@ impl Desk {
         bundle: Bundle,
         steady: Steady,
         metrics: Deliveries,
-        book: Book,
     ) -> Self {
         let refusals = Mutex::new(Refusals::new(steady.now()));
         let (gate, strangers, values) = (Gate::new(EACH), Semaphore::new(STRANGERS), Budget::new(VALUES));
         let ladder = Ladder::default();
-        Self {
-            ctx,
-            extents,
-            plugin_user,
-            bundle,
-            steady,
-            metrics,
-            book,
-            refusals,
-            gate,
-            strangers,
-            values,
-            ladder,
-        }
+        Self { ctx, extents, plugin_user, bundle, steady, metrics, refusals, gate, strangers, values, ladder }
     }
 
     async fn answer(&self, call: Call) -> Result<Fetched, Refusal> {
@@ -293,7 +276,7 @@ impl Desk {
             Outcome::Refused(Refused { reason: Reason::Unavailable, .. }) => return,
             Outcome::Refused(refused) => Told::Refused(refused.reason.as_str()),
         };
-        self.book.note(env, Seen { uid, pod, told });
+        self.ctx.book.note(env, Seen { uid, pod, told });
     }
 
     fn not_looked(&self, error: &LookError) -> Refusal {

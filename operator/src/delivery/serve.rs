@@ -16,7 +16,6 @@ use tokio_rustls::TlsAcceptor;
 use tonic::transport::Server;
 
 use super::accept::{Most, connections};
-use super::book::Book;
 use super::ca::{Bundle, Ca};
 use super::desk::Desk;
 use crate::controller::Extent;
@@ -99,8 +98,6 @@ pub struct Parts {
     pub steady: Steady,
     /// What is counted.
     pub metrics: super::metrics::Deliveries,
-    /// Where it is noted which pods hold what.
-    pub book: Book,
     /// Opened when there is a certificate.
     pub ready: Gate,
 }
@@ -115,7 +112,7 @@ pub async fn start(
     shutdown: Shutdown,
 ) -> Result<Vec<JoinHandle<()>>, ServeError> {
     let Settings { listen, names, namespace, plugin_user } = settings;
-    let Parts { ctx, extents, steady, metrics, book, ready } = parts;
+    let Parts { ctx, extents, steady, metrics, ready } = parts;
     let listener = TcpListener::bind(listen).await;
     let listener = listener.map_err(|source| ServeError::Listen { address: listen, source })?;
     let certificates = Certificates::new();
@@ -131,7 +128,7 @@ pub async fn start(
         bundle: bundle.clone(),
         ready,
     };
-    let desk = Desk::new(ctx, extents, plugin_user, bundle, steady, metrics, book);
+    let desk = Desk::new(ctx, extents, plugin_user, bundle, steady, metrics);
     tracing::info!(address = %listen, "serving the delivery API");
     Ok(vec![
         tokio::spawn(ca.run(shutdown.clone())),

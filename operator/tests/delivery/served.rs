@@ -72,7 +72,6 @@ impl Bench {
             extents: vec![Extent::Cluster],
             steady: Steady::system(),
             metrics: Deliveries::default(),
-            book: Book::nowhere(),
             ready,
         };
         (address, serve::start(settings, parts, shutdown.clone()).await.unwrap())

@@ -223,6 +223,36 @@ async fn pods_that_are_gone_are_taken_out_and_those_that_ask_elsewhere_stay() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pods_that_went_while_nobody_looked_are_taken_out_of_a_status_that_is_listed() {
+    let bench = bench();
+    let env = {
+        let mut world = bench.world.lock().unwrap();
+        let env = world.env.as_mut().unwrap();
+        env["status"]["consumers"] = json!([
+            {"pod": "gone", "uid": "uid-gone", "refused": "NotAllowed", "since": "2026-01-01T00:00:00Z"},
+            {"pod": "there", "uid": "uid-there", "digest": "one", "since": "2026-01-01T00:00:00Z"},
+        ]);
+        env["status"]["conditions"] = json!([{
+            "type": "DeliveryRefused", "status": "True", "reason": "NotAllowed", "message": "gone",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }]);
+        let env = serde_json::from_value(env.clone()).unwrap();
+        world.pods = [("there".to_owned(), "uid-there".to_owned())].into();
+        env
+    };
+    bench.book.listed(&env);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((bench.metric("current"), bench.metric("refused")), ("1".to_owned(), "1".to_owned()));
+    tokio::time::sleep(LOOK).await;
+    assert!(bench.calls().is_empty(), "not all at once");
+    bench.book.listed(&env); // a change puts nothing off
+    tokio::time::sleep(LOOK / 2).await;
+    assert_eq!(bench.pods(), ["there"]);
+    assert!(bench.status().conditions.is_empty());
+    assert_eq!((bench.metric("current"), bench.metric("refused")), ("1".to_owned(), "0".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn news_that_never_end_do_not_keep_pods_that_are_gone() {
     let bench = bench();
     for run in 0..8 {
