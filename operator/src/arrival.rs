@@ -55,6 +55,11 @@ impl From<Meta> for ObjectMeta {
     }
 }
 
+/// Reads metadata that is of interest.
+pub(crate) fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    Meta::deserialize(deserializer).map(ObjectMeta::from)
+}
+
 impl<'de> Deserialize<'de> for Arrival {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Parts { metadata, spec, status } = Parts::deserialize(deserializer)?;

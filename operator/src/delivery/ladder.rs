@@ -7,10 +7,14 @@
 //! Identity comes from the API server's answers only: the review of the token, and a read of the pod during the call.
 //! Nothing that the caller says of itself is believed, and nothing that can be changed on a pod once it is there.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::authentication::v1::TokenReviewStatus;
-use k8s_openapi::api::core::v1::{Pod, Volume};
+use k8s_openapi::api::core::v1::Volume;
 use sealedenv_crds::{Delivery, SealedEnv, names};
 use sealedenv_delivery::{AUDIENCE, Reason};
+
+use super::asking::Asking;
 
 /// How far the facts must be known for a rung to be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,21 +45,29 @@ pub struct Rung {
 /// What is known of a call. Later parts are filled in as it goes on.
 pub struct Facts {
     /// The review of the pod's token.
-    pub reviewed: TokenReviewStatus,
+    pub reviewed: Reviewed,
     /// The review of the node plugin's own token. None: an agent asks.
-    pub plugin: Option<TokenReviewStatus>,
+    pub plugin: Option<Reviewed>,
     /// The user name of the node plugin's ServiceAccount.
     pub plugin_user: String,
     /// Whether the namespace in the token is one that this operator serves.
     pub served: bool,
     /// The pod that the token names, as it is now.
-    pub pod: Option<Pod>,
+    pub pod: Option<Asking>,
     /// The SealedEnv that is asked for.
     pub name: String,
     /// The SealedEnv of that name in the pod's namespace.
-    pub env: Option<SealedEnv>,
+    pub env: Option<Arc<SealedEnv>>,
     /// Whether the trail took the record.
     pub recorded: bool,
+}
+
+/// What a review says, and what the token says by it.
+pub struct Reviewed {
+    /// The API server's answer.
+    pub status: TokenReviewStatus,
+    /// Read out of it.
+    pub claims: Claims,
 }
 
 /// What a ServiceAccount token says, where it says it well-formed and once.
@@ -83,28 +95,29 @@ pub const RUNGS: [Rung; 21] = [
     caller("PluginAuthenticated", |facts| facts.plugin.as_ref().is_none_or(is_authenticated)),
     caller("PluginAudience", |facts| facts.plugin.as_ref().is_none_or(is_for_us)),
     caller("PluginAccount", |facts| {
-        facts.plugin.as_ref().is_none_or(|plugin| user(plugin) == Some(&facts.plugin_user))
+        facts.plugin.as_ref().is_none_or(|plugin| user(&plugin.status) == Some(&facts.plugin_user))
     }),
     caller("NamespaceServed", |facts| facts.served),
     pod("PodLives", |facts| facts.pod.is_some()),
-    pod("PodUid", |facts| facts.of_pod(|pod| pod.metadata.uid.clone()) == facts.claims().uid),
+    pod("PodUid", |facts| facts.of_pod(|pod| pod.metadata.uid.as_ref()) == facts.claims().uid.as_ref()),
     pod("PodNamespace", |facts| {
-        facts.of_pod(|pod| pod.metadata.namespace.clone()) == facts.claims().namespace
+        facts.of_pod(|pod| pod.metadata.namespace.as_ref()) == facts.claims().namespace.as_ref()
     }),
     pod("PodAccount", |facts| {
-        facts.of_pod(|pod| pod.spec.as_ref()?.service_account_name.clone()) == facts.claims().account
+        facts.of_pod(|pod| pod.spec.as_ref()?.service_account_name.as_ref())
+            == facts.claims().account.as_ref()
     }),
     // A stolen node gets what its own pods may have, and nothing else.
     pod("PodOnNode", |facts| {
         facts.plugin.as_ref().is_none_or(|plugin| {
-            let node = Claims::of(plugin).node;
-            node.is_some() && facts.of_pod(|pod| pod.spec.as_ref()?.node_name.clone()) == node
+            let node = plugin.claims.node.as_ref();
+            node.is_some() && facts.of_pod(|pod| pod.spec.as_ref()?.node_name.as_ref()) == node
         })
     }),
-    pod("PodNotTerminating", |facts| facts.of_pod(|pod| pod.metadata.deletion_timestamp.clone()).is_none()),
+    pod("PodNotTerminating", |facts| facts.of_pod(|pod| pod.metadata.deletion_timestamp.as_ref()).is_none()),
     pod("PodNotFinished", |facts| {
-        let phase = facts.of_pod(|pod| pod.status.as_ref()?.phase.clone());
-        !matches!(phase.as_deref(), Some("Succeeded" | "Failed"))
+        let phase = facts.of_pod(|pod| pod.status.as_ref()?.phase.as_deref());
+        !matches!(phase, Some("Succeeded" | "Failed"))
     }),
     // Before anything is said of the SealedEnv: a pod cannot find out which others there are.
     Rung { stage: Stage::Name, name: "Named", reason: Reason::NotNamed, passes: Facts::is_named },
@@ -118,7 +131,7 @@ pub const RUNGS: [Rung; 21] = [
     env("Allowed", Reason::NotAllowed, |facts| {
         let allow = facts.env.as_ref().and_then(|env| env.spec.allow.as_ref());
         allow.is_none_or(|allow| {
-            facts.claims().account.is_some_and(|account| allow.service_accounts.contains(&account))
+            facts.claims().account.as_ref().is_some_and(|account| allow.service_accounts.contains(account))
         })
     }),
     Rung {
@@ -168,11 +181,11 @@ impl Ladder {
 
 impl Facts {
     /// What the pod's token says.
-    pub fn claims(&self) -> Claims {
-        Claims::of(&self.reviewed)
+    pub fn claims(&self) -> &Claims {
+        &self.reviewed.claims
     }
 
-    fn of_pod<T>(&self, get: impl FnOnce(&Pod) -> Option<T>) -> Option<T> {
+    fn of_pod<'a, T>(&'a self, get: impl FnOnce(&'a Asking) -> Option<T>) -> Option<T> {
         self.pod.as_ref().and_then(get)
     }
 
@@ -180,7 +193,7 @@ impl Facts {
     /// pod is there, unlike an annotation. The two kinds are told apart so that somebody who stole another node's
     /// tokens cannot leave the node plugin's out and ask as an agent.
     fn is_named(&self) -> bool {
-        let volumes = self.of_pod(|pod| pod.spec.as_ref()?.volumes.clone()).unwrap_or_default();
+        let volumes = self.of_pod(|pod| pod.spec.as_ref()?.volumes.as_deref()).unwrap_or_default();
         let names = if self.plugin.is_some() { csi_names } else { agent_names };
         volumes.iter().flat_map(names).any(|name| name == self.name)
     }
@@ -201,6 +214,12 @@ fn agent_names(volume: &Volume) -> Vec<&str> {
         .filter(|token| token.audience.as_deref() == Some(AUDIENCE))
         .filter_map(|token| token.path.strip_suffix(names::AGENT_TOKEN_SUFFIX))
         .collect()
+}
+
+impl From<TokenReviewStatus> for Reviewed {
+    fn from(status: TokenReviewStatus) -> Self {
+        Self { claims: Claims::of(&status), status }
+    }
 }
 
 impl Claims {
@@ -240,12 +259,13 @@ fn user(review: &TokenReviewStatus) -> Option<&String> {
     review.user.as_ref()?.username.as_ref()
 }
 
-fn is_authenticated(review: &TokenReviewStatus) -> bool {
+fn is_authenticated(review: &Reviewed) -> bool {
+    let review = &review.status;
     review.authenticated == Some(true) && review.error.as_ref().is_none_or(String::is_empty)
 }
 
-fn is_for_us(review: &TokenReviewStatus) -> bool {
-    review.audiences.iter().flatten().any(|audience| audience == AUDIENCE)
+fn is_for_us(review: &Reviewed) -> bool {
+    review.status.audiences.iter().flatten().any(|audience| audience == AUDIENCE)
 }
 
 #[cfg(test)]

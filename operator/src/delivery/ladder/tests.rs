@@ -61,16 +61,20 @@ fn granted() -> Value {
     })
 }
 
+fn review(from: Value) -> Option<Reviewed> {
+    serde_json::from_value::<Option<TokenReviewStatus>>(from).unwrap().map(Reviewed::from)
+}
+
 fn facts(from: &Value) -> Facts {
     let part = |name: &str| from[name].clone();
     Facts {
-        reviewed: serde_json::from_value(part("reviewed")).unwrap(),
-        plugin: serde_json::from_value(part("plugin")).unwrap(),
+        reviewed: review(part("reviewed")).unwrap(),
+        plugin: review(part("plugin")),
         plugin_user: "system:serviceaccount:system:sealedenv-node".to_owned(),
         served: part("served") == true,
         pod: serde_json::from_value(part("pod")).unwrap(),
         name: part("name").as_str().unwrap().to_owned(),
-        env: serde_json::from_value(part("env")).unwrap(),
+        env: serde_json::from_value::<Option<SealedEnv>>(part("env")).unwrap().map(Arc::new),
         recorded: part("recorded") == true,
     }
 }
