@@ -3,7 +3,8 @@
 //! - [`ladder`] decides who may have what, purely; `review` asks whose a token is.
 //! - [`desk`] answers a call: gathers facts, climbs, opens, has it recorded, and only then gives.
 //! - `consumers` decides, purely, what a status tells of pods that hold its values; [`book`] tells it.
-//! - `asking` is the pod as it is read; `gate` says how many calls are worked on at once; `ca` keeps the certificates, `accept` the connections, [`serve`](mod@serve) ties them to the contract's server.
+//! - [`asking`] is the pod as it is read; `gate` says how many calls are worked on at once.
+//! - `ca` keeps the certificates, `accept` the connections, [`serve`](mod@serve) ties them to the contract's server.
 //!
 //! Every replica serves. Nothing is released by a write: there is the trail, which each replica has for itself, and what
 //! statuses tell of pods, which holds only on the version that was read. So it needs no leadership.
