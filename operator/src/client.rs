@@ -61,7 +61,8 @@ pub struct Clients {
     pub work: Client,
     /// For the Lease: no fence, no repetition, a connection of its own that no other work delays.
     pub election: Client,
-    /// For what statuses tell of pods, and the Events about it: no fence. Each write names the version it is made on.
+    /// For what pods ask, what statuses tell of them, and the Events about it: no fence. Each write names the version it is
+    /// made on.
     pub telling: Client,
 }
 

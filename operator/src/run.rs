@@ -257,7 +257,7 @@ impl Replica {
             let notices = Notices::start(self.telling.clone(), Some(self.args.instance.clone()));
             let (clock, metrics, shutdown) =
                 (self.clock.clone(), self.deliveries.clone(), self.shutdown.clone());
-            let (book, told) = Book::start(self.telling, clock, notices, metrics, shutdown);
+            let (book, told) = Book::start(self.telling.clone(), clock, notices, metrics, shutdown);
             tasks.push(told);
             book
         } else {
@@ -283,7 +283,7 @@ impl Replica {
             let Args { delivery_service, namespace, node_service_account, .. } = &self.args;
             let settings = delivery::Settings::new(listen, delivery_service, namespace, node_service_account);
             let (ctx, extents, steady) = (Arc::clone(&context), self.extents.clone(), self.steady);
-            let parts = Parts { ctx, extents, steady, metrics: self.deliveries, ready };
+            let parts = Parts { ctx, asking: self.telling, extents, steady, metrics: self.deliveries, ready };
             tasks.extend(delivery::start(settings, parts, self.shutdown.clone()).await?);
         }
         let controllers =

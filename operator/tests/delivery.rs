@@ -129,7 +129,15 @@ fn bench(log: Log, leadership: Leadership) -> Bench {
     let plugin = "system:serviceaccount:system:sealedenv-node".to_owned();
     let extents = vec![Extent::Namespace("shop".into())];
     let bundle = Bundle::default();
-    let desk = Desk::new(Arc::clone(&ctx), extents, plugin, bundle, steady, Deliveries::default());
+    let desk = Desk::new(
+        Arc::clone(&ctx),
+        ctx.client.clone(),
+        extents,
+        plugin,
+        bundle,
+        steady,
+        Deliveries::default(),
+    );
     let bench = Bench { world, ctx, desk, identity, time };
     bench.put("token pod", review("system:serviceaccount:shop:checkout", "checkout-0", "0f1e", "node-a"));
     bench

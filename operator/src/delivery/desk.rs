@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::OptionFuture;
+use kube::Client;
 use kube::api::Api;
 use sealedenv_audit::{Action, Actor, ActorKind, KeyedDigest, ObjectRef, Outcome as Ended, Record};
 use sealedenv_crds::{SealedEnv, SealedEnvSpec};
@@ -59,6 +60,7 @@ const VALUES: usize = 20 << 20;
 /// What answers calls.
 pub struct Desk {
     ctx: Arc<Context>,
+    client: Client,
     extents: Vec<Extent>,
     plugin_user: String,
     bundle: Bundle,
@@ -94,9 +96,11 @@ enum LookError {
 }
 
 impl Desk {
-    /// For pods of those namespaces, and node plugins of that user name. `bundle` is what answers say of whom to trust.
+    /// For pods of those namespaces, and node plugins of that user name. `client` asks the API server, `bundle` is what
+    /// answers say of whom to trust.
     pub fn new(
         ctx: Arc<Context>,
+        client: Client,
         extents: Vec<Extent>,
         plugin_user: String,
         bundle: Bundle,
@@ -106,7 +110,20 @@ impl Desk {
         let refusals = Mutex::new(Refusals::new(steady.now()));
         let (gate, strangers, values) = (Gate::new(EACH), Semaphore::new(STRANGERS), Budget::new(VALUES));
         let ladder = Ladder::default();
-        Self { ctx, extents, plugin_user, bundle, steady, metrics, refusals, gate, strangers, values, ladder }
+        Self {
+            ctx,
+            client,
+            extents,
+            plugin_user,
+            bundle,
+            steady,
+            metrics,
+            refusals,
+            gate,
+            strangers,
+            values,
+            ladder,
+        }
     }
 
     async fn answer(&self, call: Call) -> Result<Fetched, Refusal> {
@@ -136,7 +153,7 @@ impl Desk {
     }
 
     async fn reviewed(&self, call: &Call) -> Result<Facts, LookError> {
-        let client = &self.ctx.client;
+        let client = &self.client;
         let reviews = futures::future::try_join(review(client, &call.pod), async {
             OptionFuture::from(call.node.as_ref().map(|token| review(client, token))).await.transpose()
         });
@@ -158,7 +175,7 @@ impl Desk {
 
     async fn pod(&self, claims: &Claims) -> Result<Option<Asking>, LookError> {
         let (Some(namespace), Some(name)) = (&claims.namespace, &claims.pod) else { return Ok(None) };
-        let pods: Api<Asking> = Api::namespaced(self.ctx.client.clone(), namespace);
+        let pods: Api<Asking> = Api::namespaced(self.client.clone(), namespace);
         in_time(pods.get_opt(name)).await?.map_err(LookError::Pod)
     }
 
@@ -231,7 +248,7 @@ impl Desk {
 
     async fn env(&self, facts: &Facts) -> Result<Option<Arc<SealedEnv>>, LookError> {
         let Some(namespace) = &facts.claims().namespace else { return Ok(None) };
-        let envs: Api<Arrival> = Api::namespaced(self.ctx.client.clone(), namespace);
+        let envs: Api<Arrival> = Api::namespaced(self.client.clone(), namespace);
         let found = in_time(envs.get_opt(&facts.name)).await?.map_err(LookError::Env)?;
         found.map(|Arrival(env)| env.map(Arc::new).map_err(|_| LookError::Undecodable)).transpose()
     }

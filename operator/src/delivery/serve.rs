@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::Client;
 use sealedenv_delivery::server::service;
 use sealedenv_runtime::readiness::Gate;
 use sealedenv_runtime::report::chain;
@@ -92,6 +93,9 @@ pub enum ServeError {
 pub struct Parts {
     /// Keys, trail, API server.
     pub ctx: Arc<Context>,
+    /// Asks for the facts about a call. It need neither wait for leadership, which no question takes, nor be patient with a
+    /// busy API server: a call has no time for that.
+    pub asking: Client,
     /// Where SealedEnvs are watched.
     pub extents: Vec<Extent>,
     /// A clock that goes on while the machine sleeps.
@@ -112,7 +116,7 @@ pub async fn start(
     shutdown: Shutdown,
 ) -> Result<Vec<JoinHandle<()>>, ServeError> {
     let Settings { listen, names, namespace, plugin_user } = settings;
-    let Parts { ctx, extents, steady, metrics, ready } = parts;
+    let Parts { ctx, asking, extents, steady, metrics, ready } = parts;
     let listener = TcpListener::bind(listen).await;
     let listener = listener.map_err(|source| ServeError::Listen { address: listen, source })?;
     let certificates = Certificates::new();
@@ -128,7 +132,7 @@ pub async fn start(
         bundle: bundle.clone(),
         ready,
     };
-    let desk = Desk::new(ctx, extents, plugin_user, bundle, steady, metrics);
+    let desk = Desk::new(ctx, asking, extents, plugin_user, bundle, steady, metrics);
     tracing::info!(address = %listen, "serving the delivery API");
     Ok(vec![
         tokio::spawn(ca.run(shutdown.clone())),
