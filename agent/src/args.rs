@@ -34,6 +34,14 @@ pub enum Command {
         #[arg(long, value_parser = crate::signal::parse)]
         on_change_signal: Option<Signal>,
 
+        /// Run this program of the image when files changed. It is given SEALEDENV_DIR and no other variable, and 30 s.
+        #[arg(long)]
+        on_change_exec: Option<PathBuf>,
+
+        /// An argument for it; once for each.
+        #[arg(long = "on-change-argument", requires = "on_change_exec", allow_hyphen_values = true)]
+        on_change_arguments: Vec<String>,
+
         /// What to fetch, and from where.
         #[command(flatten)]
         shared: Shared,
@@ -109,6 +117,21 @@ mod tests {
         let args = ["sealedenv-agent", "refresh", "--sealedenv=a", "--sealedenv=b"];
         let args = Args::try_parse_from(args.iter().chain(&operator)).unwrap();
         assert_eq!(args.command.shared().sealedenvs, ["a", "b"]);
+        let exec = [
+            "--on-change-exec=/reload",
+            "--on-change-argument=-q",
+            "--on-change-argument=--on-change-exec=/x",
+        ];
+        let read = |args: &[&str]| {
+            Args::try_parse_from([&["sealedenv-agent", "refresh", "--sealedenv=a"], args, &operator].concat())
+        };
+        let Command::Refresh { on_change_exec, on_change_arguments, .. } = read(&exec).unwrap().command
+        else {
+            panic!("another command")
+        };
+        assert_eq!(on_change_exec.unwrap(), PathBuf::from("/reload"));
+        assert_eq!(on_change_arguments, ["-q", "--on-change-exec=/x"]);
+        assert!(read(&exec[1..2]).is_err(), "arguments of no program");
         let nothing = ["sealedenv-agent", "init"];
         assert!(Args::try_parse_from(nothing.iter().chain(&operator)).is_err(), "it needs a SealedEnv");
     }

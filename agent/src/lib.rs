@@ -6,7 +6,7 @@
 //! | when is the operator asked again? | [`pace`], pure |
 //! | whose are the files? | [`folder`] |
 //! | whom is it to trust? | [`trust`] |
-//! | who is told that files changed? | [`signal`] |
+//! | who is told that files changed? | [`signal`], [`program`] |
 //! | what does one look at the operator do? | [`round`](mod@round) |
 //! | how is it put together? | [`run`](mod@run), [`args`] |
 //!
@@ -19,6 +19,7 @@
 pub mod args;
 pub mod folder;
 pub mod pace;
+pub mod program;
 pub mod round;
 pub mod run;
 pub mod signal;

@@ -10,16 +10,22 @@ use jiff::Timestamp;
 use sealedenv_runtime::log::Format;
 use sealedenv_runtime::shutdown::{self, Shutdown};
 use sealedenv_runtime::{crypto, log, memory, report};
+use tokio::signal::unix::{self, SignalKind};
+use tokio::sync::Notify;
 
 use crate::args::{Args, Command, Shared};
 use crate::folder::Folder;
 use crate::pace;
+use crate::program::Program;
 use crate::round::{Look, Operator, look};
 use crate::signal;
 use crate::trust::{NobodyToTrust, Trust};
 
 /// In the image: what makes environment variables of files. It knows how to copy itself.
 const EXEC: &str = "/sealedenv-exec";
+
+/// The first process of a container, where containers do not share theirs. It takes in the others' orphans.
+const FIRST: u32 = 1;
 
 /// What the kubelet shows of a container's end, at most.
 const MAX_MESSAGE: usize = 4096;
@@ -89,13 +95,27 @@ async fn run(args: Args) -> Result<(), RunError> {
             }
             agent.init(&shutdown).await
         }
-        Command::Refresh { on_change_signal, .. } => {
+        Command::Refresh { on_change_signal, on_change_exec, on_change_arguments, shared } => {
+            let changed = Notify::new();
             let on_change = || {
                 if let Some(signal) = on_change_signal {
                     signal::send(signal);
                 }
+                changed.notify_one();
             };
-            agent.refresh(&shutdown, on_change).await;
+            let refresh = agent.refresh(&shutdown, on_change);
+            let Some(path) = on_change_exec else {
+                refresh.await;
+                return Ok(());
+            };
+            let program = Program {
+                path,
+                arguments: on_change_arguments,
+                folder: shared.files_dir,
+                adopts: process::id() == FIRST,
+            };
+            let ends = unix::signal(SignalKind::child()).map_err(RunError::Signals)?;
+            tokio::join!(refresh, program.serve(ends, &changed, &shutdown));
             Ok(())
         }
     }

@@ -317,6 +317,55 @@ async fn refresh_ends_with_the_pod() {
     tokio::time::timeout(Duration::from_secs(20), refresh).await.expect("it ends").unwrap();
 }
 
+/// Makes minutes pass until there is a call.
+async fn a_look(desk: &Desk) {
+    let calls = || desk.0.lock().unwrap().calls.len();
+    let before = calls();
+    loop {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(67)).await;
+        tokio::time::resume();
+        let called = async {
+            while calls() == before {
+                tokio::task::yield_now().await;
+            }
+        };
+        // Where nobody waited yet when the time passed, it has to pass once more.
+        if tokio::time::timeout(Duration::from_secs(1), called).await.is_ok() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_told_once_and_the_files_that_came_first_are_none() {
+    let (authority, desk, pod) = (authority(), Desk::default(), Pod::new(&["checkout"]));
+    let endpoint = serve(&authority, &desk).await;
+    let set = |value: &str| {
+        desk.0.lock().unwrap().values.insert("checkout".to_owned(), value.to_owned());
+    };
+    set("one");
+    pod.agent(&endpoint, &authority.pem()).init(&Shutdown::new()).await.unwrap();
+    let (shutdown, changes) = (Shutdown::new(), Arc::new(Mutex::new(0)));
+    let refresh = tokio::spawn({
+        let (agent, shutdown, changes) =
+            (pod.agent(&endpoint, &authority.pem()), shutdown.clone(), Arc::clone(&changes));
+        async move { agent.refresh(&shutdown, || *changes.lock().unwrap() += 1).await }
+    });
+    let mut told = Vec::new();
+    for value in ["one", "two", "two", "three"] {
+        set(value);
+        a_look(&desk).await;
+        until("the files", || pod.value("checkout").as_deref() == Some(value)).await;
+        // And one that finds them unchanged.
+        a_look(&desk).await;
+        told.push(*changes.lock().unwrap());
+    }
+    assert_eq!(told, [0, 1, 1, 2]);
+    shutdown.trigger();
+    refresh.await.unwrap();
+}
+
 #[test]
 fn a_folder_that_is_missing_is_named() {
     let pod = Pod::new(&["checkout"]);

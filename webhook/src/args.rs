@@ -50,7 +50,7 @@ pub struct Args {
     #[arg(long, env = "SEALEDENV_MEMORY_DELIVERY", value_enum, default_value = "csi")]
     pub memory_delivery: MemoryDelivery,
 
-    /// The image of containers that are added to pods: the agent, and the one that puts the program for environment variables there. Its own.
+    /// The image of containers that are added to pods: the agent, and the one that puts the program for environment variables there. Its own, or one built on top of it.
     #[arg(long, env = "SEALEDENV_IMAGE")]
     pub image: Option<String>,
 

@@ -31,6 +31,7 @@ mod agent;
 mod ask;
 mod conflict;
 mod denied;
+mod on_change;
 mod path;
 #[cfg(test)]
 mod properties;

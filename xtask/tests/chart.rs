@@ -473,6 +473,11 @@ fn the_webhook_is_told_of_the_operator_only_where_there_are_agents() {
     assert!(off.contains(&"--memory-delivery=csi".to_owned()));
     let image = format!("--image=ghcr.io/sealedenv/sealedenv:{}", env!("CARGO_PKG_VERSION"));
     assert!(off.contains(&image), "what makes variables of files is in the image: {off:?}");
+    let own = arguments(&["agent.image=registry.example.com/own@sha256:00", "global.imageRegistry=mirror"]);
+    assert!(
+        own.contains(&"--image=registry.example.com/own@sha256:00".to_owned()),
+        "as it is written: {own:?}"
+    );
 
     let on = ["delivery.enabled=true", "agent.enabled=true", "delivery.memory=agent"];
     let told = arguments(&on);

@@ -63,6 +63,14 @@ fn told(name: &str, environment: &str) -> Result<String> {
     Ok(pod.to_string())
 }
 
+/// One whose agent is to run a program. The image has no other that can be run without harm: the agent itself, which says what
+/// it can do and ends with 0, or, asked for what it has not, with 2.
+fn running(name: &str, environment: &str, program: &str) -> Result<String> {
+    let mut pod: Value = serde_json::from_str(&pod(name, environment)?)?;
+    pod["metadata"]["annotations"]["sealedenv.dev/on-change"] = json!(format!("exec={program}"));
+    Ok(pod.to_string())
+}
+
 fn create(ns: &Namespace, pod: &str) -> Result<()> {
     let output = kubectl_output(&["-n", ns.name(), "create", "-f", "-"], pod)?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -100,7 +108,11 @@ fn a_restricted_pod_gets_files_and_variables_that_never_were_in_etcd_and_files_c
     create(&ns, &pod("app", "checkout")?)?;
     create(&ns, &told("told", "checkout")?)?;
     ns.wait_phase("app", &["Running"])?;
-    ns.wait_phase("told", &["Running"])?;
+    create(&ns, &running("runs", "checkout", "/sealedenv-agent --version")?)?;
+    create(&ns, &running("fails", "checkout", "/sealedenv-agent --no-such-flag")?)?;
+    for name in ["told", "runs", "fails"] {
+        ns.wait_phase(name, &["Running"])?;
+    }
     let exec = |command: &[&str]| ns.exec("app", "app", command);
     assert_eq!(exec(&["cat", "/run/secrets/checkout/TOKEN"])?, first);
     ensure!(ns.find("secret", "checkout")?.is_none(), "there is a Secret");
@@ -137,6 +149,15 @@ fn a_restricted_pod_gets_files_and_variables_that_never_were_in_etcd_and_files_c
         let log = ns.kubectl(&["logs", "told", "-c", "app"])?;
         if log.contains("told") { Ok(Some(())) } else { bail!("{log}") }
     })?;
+
+    for (name, expected) in
+        [("runs", "told of the change"), ("fails", "/sealedenv-agent ended with exit status: 2")]
+    {
+        wait("the program to be run in a restricted pod", || {
+            let log = ns.kubectl(&["logs", name, "-c", "sealedenv-agent-refresh"])?;
+            if log.contains(expected) { Ok(Some(())) } else { bail!("{log}") }
+        })?;
+    }
 
     // A pod that comes before its values says what it waits for.
     create(&ns, &pod("early", "later")?)?;
@@ -185,5 +206,5 @@ fn a_restricted_pod_gets_files_and_variables_that_never_were_in_etcd_and_files_c
     for status in app["status"]["initContainerStatuses"].as_array().context("statuses")? {
         assert_eq!(status["restartCount"], 0, "{status}");
     }
-    ns.kubectl(&["delete", "pod", "app", "told", "early", "late"]).map(drop)
+    ns.kubectl(&["delete", "pod", "app", "told", "runs", "fails", "early", "late"]).map(drop)
 }

@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use sealedenv_crds::names;
 
 use super::ask::Ask;
+use super::on_change::OnChange;
 use super::volumes::{PROGRAM as PROGRAM_VOLUME, STATE, Source, TOKENS, Wanted};
 use super::{Denied, Request, wrap};
 use crate::text::quoted;
@@ -71,12 +72,13 @@ pub(super) fn containers(
 ) -> Result<Vec<Container>, Denied> {
     let settings = request.settings;
     let of_agent: Vec<&Wanted> = wanted.iter().filter(|wanted| wanted.of_agent().is_some()).collect();
+    let signal = ask.on_change.as_ref().filter(|asked| matches!(asked, OnChange::Signal(_)));
     if ask.on_change.is_some() {
         if of_agent.is_empty() {
             let why = "is obeyed by the agent, and no SealedEnv of this pod comes by it".to_owned();
             return Err(Denied::InvalidAnnotation { annotation: names::ON_CHANGE, why });
         }
-        if spec.share_process_namespace != Some(true) {
+        if signal.is_some() && spec.share_process_namespace != Some(true) {
             return Err(Denied::ProcessesNotShared);
         }
     }
@@ -118,19 +120,31 @@ pub(super) fn containers(
     let words: Vec<String> = command("init").chain(install).chain(shared.iter().cloned()).collect();
     let init_mounts = mounts.iter().cloned().chain(program).collect();
     let init = container(INIT, image, &words, environment.clone(), init_mounts);
-    let signal = ask.on_change.map(|signal| format!("--on-change-signal={signal}"));
-    let words: Vec<String> = command("refresh").chain(signal).chain(shared).collect();
+    let on_change = ask.on_change.iter().flat_map(flags);
+    let words: Vec<String> = command("refresh").chain(on_change).chain(shared).collect();
     let mut refresh = container(REFRESH, image, &words, environment, mounts);
     // A native sidecar: it starts when the files are there, and ends when the pod's containers have.
     refresh.restart_policy = Some("Always".to_owned());
     let mut both = vec![init, refresh];
     // A signal reaches processes of the same user only, and files that one of the two wrote are changed by the other.
-    if let Some(user) = ask.on_change.and(user_of(spec)) {
+    if let Some(user) = signal.and(user_of(spec)) {
         for context in both.iter_mut().filter_map(|container| container.security_context.as_mut()) {
             context.run_as_user = Some(user);
         }
     }
     Ok(both)
+}
+
+/// What the agent is told to do when files changed. It need not take words apart.
+fn flags(on_change: &OnChange) -> Vec<String> {
+    match on_change {
+        OnChange::Signal(signal) => vec![format!("--on-change-signal={signal}")],
+        OnChange::Exec { program, arguments } => {
+            let program = format!("--on-change-exec={}", wrap::literal(program));
+            let argument = |word: &String| format!("--on-change-argument={}", wrap::literal(word));
+            [program].into_iter().chain(arguments.iter().map(argument)).collect()
+        }
+    }
 }
 
 /// The user that the pod's containers run as where they do not say, if it is not root.

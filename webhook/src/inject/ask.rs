@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sealedenv_crds::names;
 
+use super::on_change::OnChange;
 use super::path::MountPath;
 use super::{Delivery, Denied};
 use crate::text::{is_object_name, quoted};
@@ -24,8 +25,8 @@ pub(super) struct Ask {
     pub(super) variables: bool,
     /// Where the files go; `/run/secrets/<name>` when `None`.
     pub(super) mount_path: Option<MountPath>,
-    /// The signal that the pod's processes get when files changed.
-    pub(super) on_change: Option<&'static str>,
+    /// What happens when files changed.
+    pub(super) on_change: Option<OnChange>,
 }
 
 impl Ask {
@@ -68,7 +69,10 @@ impl Ask {
                     .map_err(|fault| invalid(names::MOUNT_PATH, format!("{} {fault}", quoted(text.trim()))))
             })
             .transpose()?;
-        let on_change = annotations.get(names::ON_CHANGE).map(|text| on_change(text.trim())).transpose()?;
+        let on_change = annotations
+            .get(names::ON_CHANGE)
+            .map(|text| OnChange::parse(text.trim()).map_err(|why| invalid(names::ON_CHANGE, why)))
+            .transpose()?;
         Ok(Some(Self { environments, containers, delivery, variables, mount_path, on_change }))
     }
 }
@@ -91,18 +95,6 @@ fn delivery(text: &str) -> Result<Delivery, Denied> {
             Err(invalid(names::DELIVERY, format!("must be secret, csi or agent, not {}", quoted(other))))
         }
     }
-}
-
-/// The signals that a program may take for "read your files again", or for "end, to be started again".
-const SIGNALS: [&str; 7] = ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGINT", "SIGQUIT", "SIGTERM"];
-
-fn on_change(text: &str) -> Result<&'static str, Denied> {
-    let name = text.strip_prefix("signal=");
-    let known = name.and_then(|name| SIGNALS.into_iter().find(|known| *known == name));
-    known.ok_or_else(|| {
-        let why = format!("must be signal= and one of {}, not {}", SIGNALS.join(", "), quoted(text));
-        invalid(names::ON_CHANGE, why)
-    })
 }
 
 /// A comma-separated list without empty items; what is named twice counts once.
@@ -161,7 +153,7 @@ mod tests {
         assert_eq!(ask.delivery, Some(Delivery::Secret));
         assert!(ask.variables);
         assert_eq!(ask.mount_path.unwrap().as_str(), "/app/secrets");
-        assert_eq!(ask.on_change, Some("SIGHUP"));
+        assert_eq!(ask.on_change, Some(OnChange::Signal("SIGHUP")));
     }
 
     #[test]
@@ -195,10 +187,7 @@ mod tests {
             ("mount-path", "/"),
             ("mount-path", "relative"),
             ("on-change", ""),
-            ("on-change", "SIGHUP"),
-            ("on-change", "signal=HUP"),
-            ("on-change", "signal=SIGKILL"),
-            ("on-change", "exec=/bin/x"),
+            ("on-change", "exec=reload"),
         ] {
             let annotations = [("inject", "a"), (annotation, value)];
             let annotations = if annotation == "inject" { &annotations[1..] } else { &annotations[..] };

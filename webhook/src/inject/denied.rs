@@ -127,7 +127,9 @@ impl Denied {
                 }
                 names::CONTAINERS => "give names of containers or init containers, for example app,migrate",
                 names::DELIVERY => "leave the annotation out, or set it to secret, csi or agent",
-                names::ON_CHANGE => "give for example signal=SIGHUP, or leave the annotation out",
+                names::ON_CHANGE => {
+                    "give for example signal=SIGHUP, or exec= and a program that is in the agent's image, for example exec=/bin/reload --quiet, or leave the annotation out"
+                }
                 names::MOUNT_PATH => {
                     "give a folder of its own, for example /app/secrets, or leave the annotation out"
                 }

@@ -481,7 +481,7 @@ fn volume_names_are_labels_and_tell_names_apart() {
 #[test]
 fn messages_are_one_short_line_whatever_was_sent() {
     let hostile = format!("x\n\u{1b}[2J{}", "y".repeat(10_000));
-    for key in ["inject", "containers", "delivery", "env", "mount-path"] {
+    for key in ["inject", "containers", "delivery", "env", "mount-path", "on-change"] {
         let (_, message) = denied(&asking(&[(key, &hostile)]));
         assert!(message.len() < 400 && !message.contains(['\n', '\u{1b}']), "{message:?}");
     }

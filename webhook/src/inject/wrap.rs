@@ -34,6 +34,6 @@ pub(super) fn command(container: &Container, wanted: &[Wanted]) -> Result<Option
 }
 
 /// The kubelet reads `$(NAME)` in a command as a variable, and `$$` as `$`.
-fn literal(word: &str) -> String {
+pub(super) fn literal(word: &str) -> String {
     word.replace('$', "$$")
 }

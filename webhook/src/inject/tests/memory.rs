@@ -94,6 +94,7 @@ fn the_agent_comes_first_with_tokens_of_its_own_and_the_others_only_read() {
 fn what_is_added_meets_the_restricted_pod_security_standard() {
     for pod in [
         by_agent(&[("env", "true")]),
+        by_agent(&[("on-change", "exec=/bin/reload")]),
         with_commands(&super::pod(&json!({
         "sealedenv.dev/inject": "memory", "sealedenv.dev/env": "true"}))),
     ] {
@@ -344,4 +345,37 @@ fn a_signal_on_change_needs_an_agent_and_shared_processes_and_one_user() {
     let (reason, message) = denied(&pod);
     assert_eq!(reason, "InvalidAnnotation");
     assert!(message.contains("sealedenv.dev/on-change is obeyed by the agent"), "{message}");
+}
+
+#[test]
+fn a_program_on_change_needs_an_agent_and_nothing_of_the_pod() {
+    let ask = [("on-change", "exec=/bin/reload --url=$(HOST) -q")];
+    let mut pod = by_agent(&ask);
+    pod["spec"]["securityContext"] = json!({"runAsUser": 1000});
+    let patched = patched(&pod);
+    let [init, refresh] = [0, 1].map(|index| &patched["spec"]["initContainers"][index]);
+    assert_eq!(
+        refresh["command"],
+        json!([
+            "/sealedenv-agent",
+            "refresh",
+            "--on-change-exec=/bin/reload",
+            "--on-change-argument=--url=$$(HOST)",
+            "--on-change-argument=-q",
+            "--sealedenv=memory"
+        ]),
+        "the kubelet fills nothing in"
+    );
+    assert!(!init["command"].to_string().contains("on-change"), "the first fetch is no change");
+    assert_eq!(refresh["securityContext"]["runAsUser"], 65532, "it is not about the pod's processes");
+    assert_eq!(patched["spec"].get("shareProcessNamespace"), None);
+    pod["metadata"]["annotations"]["sealedenv.dev/delivery"] = json!("csi");
+    let (reason, message) = denied(&pod);
+    assert_eq!(reason, "InvalidAnnotation");
+    assert!(message.contains("sealedenv.dev/on-change is obeyed by the agent"), "{message}");
+    let (reason, message) = denied(&by_agent(&[("on-change", "exec=reload")]));
+    assert_eq!(reason, "InvalidAnnotation");
+    assert!(message.contains("must have an absolute path of a program behind exec="), "{message}");
+    let run = with(&by_agent(&[("on-change", "exec=reload")]), &settings(), Some("PEM"));
+    assert!(run.unwrap_err().hint().contains("exec=/bin/reload"));
 }
