@@ -69,10 +69,16 @@ impl<S: Source, M: Mounts> Plugin<S, M> {
         let start = Instant::now();
         let target = self.target(&request.volume_id, &request.target_path)?;
         let turn = self.volumes.turn(&target).await;
-        let found = self.on_disk(&target, Disk::look).await?;
-        let published = matches!(found, Found::Ours(_));
+        let found = self.on_disk(&target, Disk::look).await;
+        let published = match &found {
+            Ok(found) => matches!(found, Found::Ours(_)),
+            Err(_) => self.volumes.has_files(&target) || self.on_disk(&target, Disk::has_files).await,
+        };
         let about = request::environment(&request).unwrap_or("none").to_owned();
-        let done = self.carry_out(&request, &target, &found, turn).await;
+        let done = match found {
+            Ok(found) => self.carry_out(&request, &target, &found, turn).await,
+            Err(error) => Err(error),
+        };
         match done {
             Ok(Done::Made) => {
                 self.metrics.published(true, start.elapsed());

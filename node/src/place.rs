@@ -4,7 +4,9 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, mkdirat, openat, readlinkat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, fstat, mkdirat, openat, readlinkat, statat, unlinkat,
+};
 use rustix::io::Errno;
 use sealedenv_volume::Volume;
 
@@ -98,6 +100,17 @@ impl Place {
             None if self.is_empty().map_err(look)? => Ok(Found::EmptyDirectory),
             None => Ok(Found::Foreign(Foreign::Directory)),
         }
+    }
+
+    /// Whether there is a mount with files of a SealedEnv on it, asked without the kernel's list of mounts. When in doubt
+    /// there is none.
+    pub fn has_files(&self) -> bool {
+        let files = || -> Result<bool, Errno> {
+            let root = self.root()?;
+            let is_mount = fstat(&root)?.st_dev != statat(&self.parent, ".", AtFlags::empty())?.st_dev;
+            Ok(is_mount && Volume::new(root.as_fd()).held()?.is_some())
+        };
+        files().unwrap_or(false)
     }
 
     /// The directory itself, or the root of what is mounted on it, to read.

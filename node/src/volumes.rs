@@ -15,6 +15,7 @@ pub(crate) struct Volumes(Arc<Mutex<HashMap<Target, Volume>>>);
 #[derive(Debug, Default)]
 struct Volume {
     turn: Arc<tokio::sync::Mutex<()>>,
+    has_files: bool,
     due: Option<Instant>,
     failure: Option<String>,
 }
@@ -34,18 +35,23 @@ impl Volumes {
         self.lock().get(target).and_then(|volume| volume.due)
     }
 
+    /// Whether this process saw files in the volume.
+    pub(crate) fn has_files(&self, target: &Target) -> bool {
+        self.lock().get(target).is_some_and(|volume| volume.has_files)
+    }
+
     /// The volume has what the operator has.
     pub(crate) fn fresh(&self, target: &Target, due: Option<Instant>) {
         let mut volumes = self.lock();
         let volume = volumes.entry(target.clone()).or_default();
-        (volume.due, volume.failure) = (due, None);
+        (volume.has_files, volume.due, volume.failure) = (true, due, None);
     }
 
     /// The volume has what it had.
     pub(crate) fn stale(&self, target: &Target, failure: String) {
         let mut volumes = self.lock();
         let volume = volumes.entry(target.clone()).or_default();
-        (volume.due, volume.failure) = (None, Some(failure));
+        (volume.has_files, volume.due, volume.failure) = (true, None, Some(failure));
     }
 
     /// Why the last refresh failed, if it did.
@@ -65,7 +71,7 @@ impl Volumes {
         if volumes.get(target).is_some_and(|volume| Arc::strong_count(&volume.turn) <= 2) {
             volumes.remove(target);
         } else if let Some(volume) = volumes.get_mut(target) {
-            (volume.due, volume.failure) = (None, None);
+            (volume.has_files, volume.due, volume.failure) = (false, None, None);
         }
     }
 
@@ -114,6 +120,7 @@ mod tests {
         let (volumes, target) = (Volumes::default(), target());
         volumes.fresh(&target, Some(Instant::now()));
         volumes.stale(&target, "away".to_owned());
+        assert!(volumes.has_files(&target));
         assert_eq!((volumes.due(&target), volumes.count_stale()), (None, 1));
         assert_eq!(volumes.failure(&target).as_deref(), Some("away"));
         volumes.fresh(&target, None);

@@ -54,6 +54,11 @@ impl<M: Mounts> Disk<M> {
         }
     }
 
+    /// Whether a volume's files are there, where no more than that can be told.
+    pub(super) fn has_files(&self, target: &Target) -> bool {
+        self.place(target).is_ok_and(|place| place.has_files())
+    }
+
     /// Makes a volume with all its files, and shows it at the target. On failure the target is as before.
     pub(super) fn make(&self, target: &Target, wanted: &Wanted<'_>) -> Result<(), NodeError> {
         let place = self.place(target)?;

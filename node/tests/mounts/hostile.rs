@@ -7,6 +7,8 @@ use rustix::mount::{MountFlags, mount};
 use sealedenv_node::mount::{Linux, MountError, Mounted, Mounts, Size};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tonic::Code;
 
 use crate::bench::{Bench, mounts_below};
@@ -130,4 +132,79 @@ async fn a_tmpfs_that_is_full_keeps_the_last_good_files() {
     bench.operator.gives("d3", &[("KEY", "better")]);
     bench.publish().await.unwrap();
     assert_eq!(bench.read("KEY").as_deref(), Some("better"));
+}
+
+/// A kernel that at times does not tell what is mounted.
+struct Silent {
+    linux: Linux,
+    silent: Arc<AtomicBool>,
+}
+
+impl Mounts for Silent {
+    type Stage = <Linux as Mounts>::Stage;
+
+    fn at(&self, path: &Path) -> Result<Vec<Mounted>, MountError> {
+        if self.silent.load(Ordering::Relaxed) {
+            let source = std::io::Error::from(rustix::io::Errno::MFILE);
+            return Err(MountError { doing: "reading the mounts", source });
+        }
+        self.linux.at(path)
+    }
+
+    fn make(&self, size: Size) -> Result<Self::Stage, MountError> {
+        self.linux.make(size)
+    }
+
+    fn attach(&self, stage: &Self::Stage, directory: BorrowedFd<'_>) -> Result<(), MountError> {
+        self.linux.attach(stage, directory)
+    }
+
+    fn reopen(&self, root: BorrowedFd<'_>) -> Result<Self::Stage, MountError> {
+        self.linux.reopen(root)
+    }
+
+    fn resize(&self, stage: &Self::Stage, size: Size) -> Result<(), MountError> {
+        self.linux.resize(stage, size)
+    }
+
+    fn detach(&self, parent: BorrowedFd<'_>, name: &str) -> Result<(), MountError> {
+        self.linux.detach(parent, name)
+    }
+}
+
+#[tokio::test]
+async fn a_kernel_that_does_not_tell_its_mounts_is_no_reason_to_take_files_away() {
+    let silent = Arc::new(AtomicBool::new(false));
+    let with = |linux| Silent { linux, silent: Arc::clone(&silent) };
+    let bench = Bench::with(with);
+    bench.operator.gives("d1", &[("KEY", "good")]);
+    bench.publish().await.unwrap();
+    bench.operator.gives("d2", &[("KEY", "new")]);
+
+    silent.store(true, Ordering::Relaxed);
+    bench.publish().await.unwrap();
+    silent.store(false, Ordering::Relaxed);
+    let condition = bench.stats().await.unwrap().volume_condition.unwrap();
+    assert!(condition.abnormal, "it is told");
+    assert!(condition.message.contains("looking at the target"), "{}", condition.message);
+    assert_eq!(bench.read("KEY").as_deref(), Some("good"));
+
+    // A plugin that was started anew remembers no volume, and sees the files.
+    let again = Bench::at(&bench.folder, with);
+    again.operator.gives("d2", &[("KEY", "new")]);
+    silent.store(true, Ordering::Relaxed);
+    again.publish().await.unwrap();
+    silent.store(false, Ordering::Relaxed);
+    assert_eq!(again.read("KEY").as_deref(), Some("good"));
+    again.publish().await.unwrap();
+    assert_eq!(again.read("KEY").as_deref(), Some("new"));
+    assert!(!again.stats().await.unwrap().volume_condition.unwrap().abnormal);
+
+    // Where no files are, and where they are somebody else's, it is an error as before.
+    again.unpublish().await.unwrap();
+    fs::create_dir(again.target()).unwrap();
+    silent.store(true, Ordering::Relaxed);
+    assert_eq!(again.publish().await.unwrap_err().code(), Code::Internal);
+    mount("somebody", again.target(), "tmpfs", MountFlags::empty(), None).unwrap();
+    assert_eq!(again.publish().await.unwrap_err().code(), Code::Internal);
 }
