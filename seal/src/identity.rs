@@ -118,6 +118,22 @@ mod tests {
     }
 
     #[test]
+    fn without_the_quick_way_the_same_is_opened() {
+        let inner: age::x25519::Identity = ALICE.parse().unwrap();
+        let slow = Identity { inner: inner.clone(), quick: None };
+        let quick = Identity::of(inner);
+        let other = age::x25519::Identity::generate().to_public();
+        for (recipient, expected) in [(&quick.inner.to_public(), Some([7; 16])), (&other, None)] {
+            let (stanzas, _) =
+                age::Recipient::wrap_file_key(recipient, &FileKey::new(Box::new([7; 16]))).unwrap();
+            for identity in [&slow, &quick] {
+                let key = identity.unwrap_stanza(&stanzas[0]).map(|key| *key.ok().unwrap().expose_secret());
+                assert_eq!(key, expected);
+            }
+        }
+    }
+
+    #[test]
     fn other_texts_are_refused_and_never_repeated() {
         use IdentityError::{Invalid, Recipient, Unsupported};
         for (text, expected) in [

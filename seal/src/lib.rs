@@ -46,13 +46,12 @@
 
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 mod agreement;
-#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
-#[path = "no_agreement.rs"]
-mod agreement;
 pub mod dotenv;
 mod header;
 mod identity;
 mod keyring;
+#[cfg(any(test, not(any(target_arch = "aarch64", target_arch = "x86_64"))))]
+mod no_agreement;
 mod open;
 mod plain;
 mod recipient;
@@ -60,6 +59,9 @@ mod scope;
 mod seal;
 mod sealed;
 mod small_order;
+
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+use no_agreement as agreement;
 
 pub use identity::{Identity, IdentityError};
 pub use keyring::Keyring;
