@@ -75,6 +75,8 @@ fn keep(folder: &Path, authorities: &Authorities) -> io::Result<()> {
     }
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next)?;
     file.write_all(authorities.as_str().as_bytes())?;
+    // It is on the node's disk, and may be read after the node has failed.
+    file.sync_all()?;
     fs::rename(next, folder.join(FILE))
 }
 

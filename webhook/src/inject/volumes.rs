@@ -19,7 +19,7 @@ const MODE: i32 = 0o444;
 
 /// In the agent's containers only: the tokens that it shows to the operator, `NAME/token`.
 pub(super) const TOKENS: &str = "sealedenvs-tokens";
-/// In the agent's containers only: what it has to remember.
+/// In the agent's containers only: what it has to remember, which is public: whom to take for the operator.
 pub(super) const STATE: &str = "sealedenvs-state";
 /// In containers that get environment variables of files: the program that makes them. No SealedEnv's volume is called so:
 /// theirs have another word in front.
@@ -184,13 +184,19 @@ pub(super) fn absent(spec: &PodSpec, wanted: &[Wanted]) -> Result<Vec<Volume>, D
     match there(STATE) {
         None => absent.push(Volume {
             name: STATE.to_owned(),
-            empty_dir: Some(memory(STATE_LIMIT)),
+            empty_dir: Some(on_disk(STATE_LIMIT)),
             ..Volume::default()
         }),
-        Some(volume) if is_memory(volume) => {}
-        Some(_) => return conflict(STATE, "an emptyDir in memory".to_owned()),
+        // In memory as well, as webhooks before this one had it: nothing in it is secret.
+        Some(volume) if volume.empty_dir.is_some() => {}
+        Some(_) => return conflict(STATE, "an emptyDir".to_owned()),
     }
     Ok(absent)
+}
+
+/// Outlives a restart of the node, as the pod does. Nothing secret goes there.
+fn on_disk(limit: &str) -> EmptyDirVolumeSource {
+    EmptyDirVolumeSource { medium: None, size_limit: Some(Quantity(limit.to_owned())) }
 }
 
 fn memory(limit: &str) -> EmptyDirVolumeSource {

@@ -194,7 +194,8 @@ fn what_has_our_names_and_is_something_else_is_refused() {
     for (name, source) in [
         ("sealedenv-memory", json!({"emptyDir": {}})),
         ("sealedenv-memory", json!({"secret": {"secretName": "memory"}})),
-        ("sealedenvs-state", json!({"emptyDir": {}})),
+        ("sealedenvs-state", json!({"hostPath": {"path": "/state"}})),
+        ("sealedenvs-state", json!({"configMap": {"name": "state"}})),
         (
             "sealedenvs-tokens",
             json!({"projected": {"sources": [
@@ -217,6 +218,23 @@ fn what_has_our_names_and_is_something_else_is_refused() {
     let writable = json!({"name": "sealedenv-memory", "mountPath": "/run/secrets/memory"});
     pod["spec"]["containers"][0]["volumeMounts"].as_array_mut().unwrap().push(writable);
     assert_eq!(denied(&pod).0, "PathConflict");
+}
+
+/// A pod outlives a restart of its node, and what is in memory does not: an agent that had forgotten the authorities of
+/// the time would trust those of the day the pod was made, and wait for ever.
+#[test]
+fn what_the_agent_remembers_outlives_a_restart_of_the_node_and_values_do_not() {
+    let pod = by_agent(&[("env", "true")]);
+    let patched = patched(&pod);
+    assert_eq!(volume(&patched, "sealedenvs-state")["emptyDir"], json!({"sizeLimit": "1Mi"}));
+    for name in ["sealedenv-memory", "sealedenvs-program"] {
+        assert_eq!(volume(&patched, name)["emptyDir"]["medium"], "Memory", "{name}");
+    }
+    // A pod that another replica, of the release before, has seen first.
+    let mut before = pod;
+    let volumes = before["spec"]["volumes"].as_array_mut().unwrap();
+    volumes.push(json!({"name": "sealedenvs-state", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}));
+    run(&before).unwrap();
 }
 
 #[test]
