@@ -103,3 +103,26 @@ async fn run(args: Args) -> anyhow::Result<Report> {
 pub(crate) fn say(what: impl std::fmt::Display) {
     eprintln!("    {what}");
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    /// `cargo xtask bench` asks so before it starts a cluster.
+    #[test]
+    fn options_in_front_of_help_are_read_and_nothing_else_is_needed() {
+        for (args, expected) in [
+            (&["reconcile"][..], ErrorKind::DisplayHelp),
+            (&["webhook", "--blocks=2"], ErrorKind::DisplayHelp),
+            (&["delivery", "--seconds", "2"], ErrorKind::DisplayHelp),
+            (&["delivery", "--no-such"], ErrorKind::UnknownArgument),
+            (&["webhook", "--blocks=many"], ErrorKind::ValueValidation),
+            (&["webhook", "--blocks", "many"], ErrorKind::ValueValidation),
+        ] {
+            let args = [&["sealedenv-bench"], args, &["--help"]].concat();
+            assert_eq!(Args::try_parse_from(&args).unwrap_err().kind(), expected, "{args:?}");
+        }
+    }
+}

@@ -73,15 +73,41 @@ pub struct Delivery {
 /// When something cannot be prepared or measured.
 pub fn run(checkout: &Checkout, command: &Command) -> anyhow::Result<ExitCode> {
     let _reserved = install::reserve()?;
+    let built = image::build_with_bench(checkout)?;
+    let (section, options) = match command {
+        Command::Reconcile(settings) => ("reconcile", &settings.options),
+        Command::Webhook(settings) => ("webhook", &settings.options),
+        Command::Delivery(settings) => ("delivery", &settings.options),
+    };
+    if was_help(&built.1, section, options)? {
+        return Ok(ExitCode::SUCCESS);
+    }
     match command {
-        Command::Reconcile(settings) => reconcile(checkout, settings),
-        Command::Webhook(settings) => webhook(checkout, settings),
-        Command::Delivery(settings) => delivery(checkout, settings),
+        Command::Reconcile(settings) => reconcile(checkout, settings, built),
+        Command::Webhook(settings) => webhook(checkout, settings, built),
+        Command::Delivery(settings) => delivery(checkout, settings, built),
     }
 }
 
-fn reconcile(checkout: &Checkout, settings: &Reconcile) -> anyhow::Result<ExitCode> {
-    let (image, program) = image::build_with_bench(checkout)?;
+/// The image, and the measuring program.
+type Built = (image::Image, PathBuf);
+
+/// Has the measuring program read its options before a cluster is started for them. Whether help was all that was asked for:
+/// then it was given.
+fn was_help(program: &Path, section: &str, options: &[String]) -> anyhow::Result<bool> {
+    let asked = options.iter().any(|option| option == "--help" || option == "-h");
+    // With this behind them, options are read and nothing is done.
+    let mut command = Process::new(program);
+    command.arg(section).args(options).arg("--help");
+    if !asked {
+        command.stdout(Stdio::null());
+    }
+    exec::run(&mut command)?;
+    Ok(asked)
+}
+
+fn reconcile(checkout: &Checkout, settings: &Reconcile, built: Built) -> anyhow::Result<ExitCode> {
+    let (image, program) = built;
     let peer = if settings.no_peer { None } else { Some(peer()?) };
     if cluster::info()?.is_some() {
         bail!("a cluster is up, and what it does would be measured too\nhint: cargo xtask cluster down");
@@ -114,8 +140,8 @@ fn reconcile(checkout: &Checkout, settings: &Reconcile) -> anyhow::Result<ExitCo
     measured
 }
 
-fn webhook(checkout: &Checkout, settings: &Webhook) -> anyhow::Result<ExitCode> {
-    let (image, program) = image::build_with_bench(checkout)?;
+fn webhook(checkout: &Checkout, settings: &Webhook, built: Built) -> anyhow::Result<ExitCode> {
+    let (image, program) = built;
     let cluster = cluster::ensure_up(checkout)?;
     cluster::load(&image.archive)?;
     println!("{}", Release::of(&image.reference)?.install(checkout, &Target::embedded(&cluster))?);
@@ -128,8 +154,8 @@ fn webhook(checkout: &Checkout, settings: &Webhook) -> anyhow::Result<ExitCode> 
     bench.run(checkout, "webhook")
 }
 
-fn delivery(checkout: &Checkout, settings: &Delivery) -> anyhow::Result<ExitCode> {
-    let (image, program) = image::build_with_bench(checkout)?;
+fn delivery(checkout: &Checkout, settings: &Delivery, built: Built) -> anyhow::Result<ExitCode> {
+    let (image, program) = built;
     let cluster = cluster::ensure_up(checkout)?;
     cluster::load(&image.archive)?;
     let target = Target::embedded(&cluster);
@@ -241,6 +267,18 @@ fn with_section(page: &str, section: &str, text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn options_are_read_and_help_is_given_before_there_is_a_cluster() {
+        let options = |options: &[&str]| -> Vec<String> { options.iter().map(ToString::to_string).collect() };
+        let takes_all = Path::new("/bin/true");
+        for help in ["--help", "-h"] {
+            assert!(was_help(takes_all, "webhook", &options(&["--blocks=2", help])).unwrap());
+        }
+        assert!(!was_help(takes_all, "webhook", &options(&["--blocks=2"])).unwrap());
+        let error = was_help(Path::new("/bin/false"), "webhook", &options(&["--no-such"])).unwrap_err();
+        assert!(error.to_string().contains("false webhook --no-such --help"), "{error}");
+    }
 
     #[test]
     fn only_the_section_is_replaced() {
