@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    escape::cut,
     line::{self, Entry},
-    record::Record,
+    record::{MAX_TEXT, Record},
 };
 
 /// A place in a chain: the last line that stands.
@@ -75,6 +76,14 @@ pub fn append(head: &Head, time: Timestamp, record: &Record) -> (String, Head) {
     let line = line::render(&entry);
     let head = Head::at(head.position().after(&line), head.writer.clone());
     (line, head)
+}
+
+/// A name for one start of a process, by which its lines are told from those of every other start: the instance, for
+/// people, and what is `random`. A long instance is cut, so that a line takes the whole.
+#[must_use]
+pub fn writer(instance: &str, random: [u8; 8]) -> String {
+    let start = format!("_{}", hex::encode(random));
+    cut(instance, MAX_TEXT - start.len()) + &start
 }
 
 /// SHA-256 of a line's bytes.

@@ -24,10 +24,12 @@
 //! # Example
 //!
 //! ```
-//! use sealedenv_audit::{Action, Actor, FailurePolicy, Log, MemorySink, ObjectRef, Outcome, Record, verify};
+//! use sealedenv_audit::{
+//!     Action, Actor, FailurePolicy, Log, MemorySink, ObjectRef, Outcome, Record, verify, writer,
+//! };
 //!
 //! let (sink, memory) = MemorySink::new("memory");
-//! let log = Log::open(vec![Box::new(sink)], "operator-0", FailurePolicy::Closed)?;
+//! let log = Log::open(vec![Box::new(sink)], writer("operator-0", *b"8 random"), FailurePolicy::Closed)?;
 //! let now = "2026-01-01T00:00:00Z".parse()?;
 //! let record = Record::new(Action::Reconcile, Actor::operator("sealedenv-operator"), Outcome::Ok)
 //!     .object(ObjectRef::new("SealedEnv", "checkout").namespace("shop"))
@@ -60,7 +62,7 @@ mod text;
 mod verify;
 mod worker;
 
-pub use chain::{Head, Position, append};
+pub use chain::{Head, Position, append, writer};
 pub use digest::{DigestError, KeyedDigest};
 pub use escape::{escape, needs_escape};
 pub use file::{FileSink, Rotation};

@@ -155,7 +155,8 @@ impl Default for Timeouts {
 // === impl Log ===
 
 impl Log {
-    /// A log over sinks. `writer` names this process in each line: unique to it, e.g. pod name and start time.
+    /// A log over sinks. `writer` names this start of a process in each line, and no other start: see
+    /// [`crate::writer`].
     ///
     /// Sinks are not touched before the first record, and one that fails is tried again with each record.
     ///

@@ -8,7 +8,7 @@ use any::{chain, chain_from, numbered, text, time};
 use proptest::prelude::*;
 use sealedenv_audit::{
     Action, Actor, Broken, Head, Outcome, ParseError, Record, Start, Verifier, Why, append, verify,
-    verify_stream,
+    verify_stream, writer,
 };
 
 fn broken(lines: &[String]) -> Broken {
@@ -163,6 +163,19 @@ fn the_report_counts_what_the_trail_says_of_itself() {
     assert_eq!(report.unclean_ends, 1, "`first` stopped, `second` did not, `third` may still run");
     assert_eq!(report.head.writer, "third");
     assert!(!report.has_gaps());
+}
+
+#[test]
+fn what_a_restarted_container_printed_verifies_as_a_chain_for_each_start() {
+    let longest = "p".repeat(253);
+    for instance in ["op-0", &longest] {
+        let starts = [[1; 8], [2; 8]].map(|random| writer(instance, random));
+        let collected = starts.each_ref().map(|start| text(&chain_from(&Head::genesis(start.as_str()), 3).0));
+        let report = verify_stream(collected.concat().as_bytes(), Start::Genesis).unwrap();
+        assert_eq!(report.chains.keys().collect::<Vec<_>>(), starts.iter().collect::<Vec<_>>());
+        assert!(report.chains.values().all(|chain| chain.lines == 3));
+    }
+    assert_eq!(writer("op-0", [0xab; 8]), "op-0_abababababababab");
 }
 
 #[test]

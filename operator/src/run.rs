@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::Parser as _;
 use kube::Client;
 use sealedenv_audit::{
-    Action, Actor, ActorKind, AuditError, FileSink, Log, Outcome, Record, Rotation, Sink, StdoutSink,
+    self as audit, Action, Actor, ActorKind, AuditError, FileSink, Log, Outcome, Record, Rotation, Sink,
+    StdoutSink,
 };
 use sealedenv_runtime::api::ApiMetrics;
 use sealedenv_runtime::readiness::{Gate, Readiness};
@@ -70,7 +71,7 @@ pub enum RunError {
     #[error("connecting to the API server")]
     Client(#[from] ConnectError),
     /// The system gave no random bytes.
-    #[error("making a name for the election")]
+    #[error("making a name for this start of the operator")]
     Random(#[source] getrandom::Error),
     /// The audit trail could not be opened.
     #[error("opening the audit trail")]
@@ -163,7 +164,8 @@ async fn run(args: Args) -> Result<(), RunError> {
     let steady = Steady::system();
     let leadership =
         if args.leader_elect { Leadership::elected(steady.clone()) } else { Leadership::alone() };
-    let log = Arc::new(open_log(&args)?);
+    let me = name_of_this_start(&args)?;
+    let log = Arc::new(open_log(&args, &me)?);
     metrics.follow(&log);
     let trail = Trail::new(log, clock.clone(), leadership.clone());
     let clients = client::connect(&leadership, &api).await?;
@@ -184,7 +186,7 @@ async fn run(args: Args) -> Result<(), RunError> {
         () = shutdown.triggered() => return Ok(()),
     };
     let election = if args.leader_elect {
-        Some(elect::Running::start(candidate(&args, clients.election, steady.clone(), &leadership)?))
+        Some(elect::Running::start(candidate(me, &args, clients.election, steady.clone(), &leadership)))
     } else {
         None
     };
@@ -362,20 +364,19 @@ async fn show_role(leadership: Leadership, metrics: Metrics) {
     }
 }
 
-/// This process in the election. The name before `_` is for people; what follows makes it unlike any other process, a
-/// former one of the same pod included.
-fn candidate(
-    args: &Args,
-    client: Client,
-    clock: Steady,
-    leadership: &Leadership,
-) -> Result<Candidate, RunError> {
+/// What the Lease and the audit trail call this process. The name before `_` is for people; what follows makes it unlike
+/// any other process, a former one of the same pod included.
+fn name_of_this_start(args: &Args) -> Result<String, RunError> {
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(RunError::Random)?;
-    let me = format!("{}_{}", args.instance, hex::encode(random));
+    Ok(audit::writer(&args.instance, random))
+}
+
+/// This process in the election.
+fn candidate(me: String, args: &Args, client: Client, clock: Steady, leadership: &Leadership) -> Candidate {
     let timing = Timing::new(Duration::from_secs(args.lease_seconds.into()));
     let lease = LeaseApi::new(client, &args.namespace, me.clone(), timing.lease(), timing.answer());
-    Ok(Candidate { me, timing, clock, lease, leadership: leadership.clone() })
+    Candidate { me, timing, clock, lease, leadership: leadership.clone() }
 }
 
 /// Where SealedEnvs are watched.
@@ -402,7 +403,7 @@ fn start_controllers(
     extents.into_iter().map(start).collect()
 }
 
-fn open_log(args: &Args) -> Result<Log, AuditError> {
+fn open_log(args: &Args, writer: &str) -> Result<Log, AuditError> {
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     if let Some(path) = &args.audit_file {
         sinks.push(Box::new(FileSink::new(path, Rotation::default())));
@@ -410,10 +411,35 @@ fn open_log(args: &Args) -> Result<Log, AuditError> {
     if args.audit_stdout {
         sinks.push(Box::new(StdoutSink::new()));
     }
-    Log::open(sinks, args.instance.as_str(), args.audit_failure_policy.into())
+    Log::open(sinks, writer, args.audit_failure_policy.into())
 }
 
 fn own_record(action: Action) -> Record {
     let actor = Actor { kind: ActorKind::Operator, name: crate::ACTOR.to_owned() };
     Record::new(action, actor, Outcome::Ok).detail(concat!("version ", env!("CARGO_PKG_VERSION")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_that_was_no_end_shows_on_the_trail() {
+        let folder = tempfile::tempdir().unwrap();
+        let trail = folder.path().join("audit.jsonl");
+        let file = trail.display().to_string();
+        let args = Args::parse_from(["sealedenv-operator", "--instance", "op-0", "--audit-file", &file]);
+        for _ in 0..2 {
+            let log = open_log(&args, &name_of_this_start(&args).unwrap()).unwrap();
+            log.record(jiff::Timestamp::UNIX_EPOCH, own_record(Action::Start)).unwrap();
+        }
+        let report = audit::verify_files(&trail, audit::Start::Genesis).unwrap();
+        assert_eq!(
+            (report.lines, report.unclean_ends),
+            (2, 1),
+            "one chain, and the first start did not stop"
+        );
+        // What a collector has of a stream is told apart by the writer alone.
+        assert!(report.head.writer.starts_with("op-0_"), "{}", report.head.writer);
+    }
 }

@@ -13,7 +13,9 @@ use jiff::Timestamp;
 use kube::client::ClientBuilder;
 use kube::config::InferConfigError;
 use kube::{Client, Config};
-use sealedenv_audit::{Action, Actor, AuditError, FileSink, Log, Outcome, Record, Sink, StdoutSink};
+use sealedenv_audit::{
+    self as audit, Action, Actor, AuditError, FileSink, Log, Outcome, Record, Sink, StdoutSink,
+};
 use sealedenv_runtime::api::ApiMetrics;
 use sealedenv_runtime::files::Files;
 use sealedenv_runtime::log::Format;
@@ -50,6 +52,9 @@ pub enum RunError {
     /// Signals could not be caught.
     #[error("catching signals")]
     Signals(#[source] std::io::Error),
+    /// The system gave no random bytes.
+    #[error("making a name for this start of the webhook")]
+    Random(#[source] getrandom::Error),
     /// The audit trail could not be opened.
     #[error("opening the audit trail")]
     Audit(#[from] AuditError),
@@ -85,7 +90,12 @@ impl RunError {
                 Some("run it in a pod with a ServiceAccount, or set KUBECONFIG")
             }
             Self::Listen { .. } => Some("choose other addresses with --https-listen and --http-listen"),
-            Self::Log(_) | Self::Signals(_) | Self::Audit(_) | Self::Thread(_) | Self::Tls(_) => None,
+            Self::Log(_)
+            | Self::Signals(_)
+            | Self::Random(_)
+            | Self::Audit(_)
+            | Self::Thread(_)
+            | Self::Tls(_) => None,
         }
     }
 }
@@ -229,15 +239,19 @@ fn rotation(args: &Args) -> Rotation {
     Rotation::new(Plan::new(&args.service_name, &args.namespace, args.certificate_lifetime))
 }
 
-fn open_log(args: &Args) -> Result<Log, AuditError> {
+fn open_log(args: &Args) -> Result<Log, RunError> {
+    // A former start of the same pod is another writer.
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(RunError::Random)?;
+    let writer = audit::writer(&args.instance, random);
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     if let Some(path) = &args.audit_file {
-        sinks.push(Box::new(FileSink::new(path, sealedenv_audit::Rotation::default())));
+        sinks.push(Box::new(FileSink::new(path, audit::Rotation::default())));
     }
     if args.audit_stdout {
         sinks.push(Box::new(StdoutSink::new()));
     }
-    Log::open(sinks, args.instance.as_str(), args.audit_failure_policy.into())
+    Ok(Log::open(sinks, writer, args.audit_failure_policy.into())?)
 }
 
 /// Puts our own start or stop on the trail. Neither gives anything to anybody, so neither waits for a sink that fails:
@@ -247,5 +261,29 @@ async fn record(trail: &Trail, args: &Args, action: Action) {
         .detail(concat!("version ", env!("CARGO_PKG_VERSION")));
     if trail.record(record).await.is_err() {
         tracing::warn!(action = action.as_str(), "not on the audit trail");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_that_was_no_end_shows_on_the_trail() {
+        let folder = tempfile::tempdir().unwrap();
+        let trail = folder.path().join("audit.jsonl");
+        let file = trail.display().to_string();
+        let args = Args::parse_from(["sealedenv-webhook", "--instance", "hook-0", "--audit-file", &file]);
+        for _ in 0..2 {
+            let start = Record::new(Action::Start, Actor::webhook("hook-0"), Outcome::Ok);
+            open_log(&args).unwrap().record(Timestamp::UNIX_EPOCH, start).unwrap();
+        }
+        let report = audit::verify_files(&trail, audit::Start::Genesis).unwrap();
+        assert_eq!(
+            (report.lines, report.unclean_ends),
+            (2, 1),
+            "one chain, and the first start did not stop"
+        );
+        assert!(report.head.writer.starts_with("hook-0_"), "{}", report.head.writer);
     }
 }
