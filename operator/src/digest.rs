@@ -29,6 +29,30 @@ impl DigestKey {
         Self(Zeroizing::new(bytes))
     }
 
+    /// A copy of a key's bytes, if they are as many as it takes.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let mut key = Zeroizing::new([0; Self::LEN]);
+        (bytes.len() == Self::LEN).then(|| key.copy_from_slice(bytes))?;
+        Some(Self(key))
+    }
+
+    /// A new key.
+    pub(crate) fn generate() -> Result<Self, getrandom::Error> {
+        let mut key = Zeroizing::new([0; Self::LEN]);
+        getrandom::fill(key.as_mut_slice())?;
+        Ok(Self(key))
+    }
+
+    /// Whether both are the same key.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+
+    /// The key's bytes, for its Secret.
+    pub(crate) fn expose(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+
     /// Digest of the content of a Secret, 32 hex digits. Names and values are length-prefixed, so that no two
     /// different contents are the same bytes.
     pub fn of(&self, content: &BTreeMap<String, Plain>) -> String {

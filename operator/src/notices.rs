@@ -53,7 +53,7 @@ impl Regarding {
     }
 }
 
-type Told = (ObjectReference, Event);
+pub(crate) type Told = (ObjectReference, Event);
 
 /// A handle for workers.
 #[derive(Clone)]
@@ -90,7 +90,7 @@ impl Notices {
         Self::queues(1).0
     }
 
-    fn queues(waiting: usize) -> (Self, mpsc::Receiver<Told>, mpsc::Receiver<Told>) {
+    pub(crate) fn queues(waiting: usize) -> (Self, mpsc::Receiver<Told>, mpsc::Receiver<Told>) {
         let ((warnings, first), (normal, second)) = (mpsc::channel(waiting), mpsc::channel(waiting));
         (Self { warnings, normal }, first, second)
     }

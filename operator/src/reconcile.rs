@@ -45,7 +45,7 @@ pub struct Context {
     /// The sealing keys.
     pub keys: Arc<Keys>,
     /// Key of the digests.
-    pub digests: DigestKey,
+    pub digests: Arc<DigestKey>,
     /// Secrets by their metadata.
     pub secrets: Secrets,
     /// Values that came with the watch.

@@ -319,7 +319,7 @@ impl Replica {
     }
 
     /// Waits until there are keys to work with: in a new cluster, until this replica or another one has made them.
-    async fn prepare(&self, mut start: Start) -> Result<DigestKey, RunError> {
+    async fn prepare(&self, mut start: Start) -> Result<Arc<DigestKey>, RunError> {
         loop {
             if start == Start::Go
                 && let Some(key) = patiently(|| self.keys.digest_key()).await?

@@ -115,7 +115,7 @@ fn bench(log: Log, leadership: Leadership) -> Bench {
         leadership,
         clock,
         keys: Arc::new(keys),
-        digests: DigestKey::new([1; 32]),
+        digests: Arc::new(DigestKey::new([1; 32])),
         secrets: Secrets::default(),
         waiting: Waiting::new(1 << 20),
         written: Written::default(),

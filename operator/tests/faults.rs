@@ -69,7 +69,7 @@ impl Bench {
             leadership: leadership.clone(),
             clock,
             keys: Arc::new(keys),
-            digests: DigestKey::new([1; 32]),
+            digests: Arc::new(DigestKey::new([1; 32])),
             secrets: Secrets::default(),
             waiting: Waiting::new(1 << 20),
             written: Written::default(),

@@ -1,12 +1,14 @@
 //! The cluster's sealing keys: which there are, which is current, and when a new one is made.
 //!
 //! - [`decide`](mod@decide) is pure: facts about key Secrets in, decisions out.
+//! - `digests` keeps the key of the digests.
 //! - [`store`] reads and writes the Secrets and the SealingKey; [`watch`] calls it when they change.
 //!
 //! The identities stand in Secrets of the operator's namespace. A Secret of this kind is added by hand or by a
 //! restore as well as by the operator, and is used as soon as it is there.
 
 pub mod decide;
+mod digests;
 pub mod store;
 pub mod watch;
 

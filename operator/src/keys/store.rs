@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::Ring;
 use super::decide::{self, Generate, KeyFact, KeyReport, NoKey, Start};
+use super::digests::{self, Digests};
 use crate::apply::{merge_patch, plain, wipe};
 use crate::arrival::Arrival;
 use crate::clock::Clock;
@@ -25,8 +26,6 @@ use crate::metrics::Metrics;
 use crate::notices::{Notices, Regarding};
 use crate::trail::{NotRecorded, Trail};
 use sealedenv_runtime::report::chain;
-
-const DIGEST_FIELD: &str = "key";
 
 /// Why keys could not be loaded, made or told of.
 #[derive(Debug, thiserror::Error)]
@@ -44,9 +43,10 @@ pub enum KeysError {
     },
     /// The digest key's Secret does not hold a key.
     #[error(
-        "reading Secret {}: it does not hold {} bytes under {DIGEST_FIELD}",
+        "reading Secret {}: it does not hold {} bytes under {}",
         names::DIGEST_KEY_SECRET,
-        DigestKey::LEN
+        DigestKey::LEN,
+        digests::FIELD
     )]
     DigestKey,
     /// It is for another replica to do.
@@ -96,7 +96,7 @@ fn no_key(why: NoKey) -> &'static str {
     }
 }
 
-fn api(doing: &'static str) -> impl FnOnce(kube::Error) -> KeysError {
+pub(super) fn api(doing: &'static str) -> impl FnOnce(kube::Error) -> KeysError {
     move |source| KeysError::Api { doing, source: Box::new(source) }
 }
 
@@ -115,6 +115,7 @@ pub struct Keys {
     told: Mutex<String>,
     /// Fingerprints of the keys that this process made, and has on record as such.
     made: Mutex<Vec<String>>,
+    digests: Digests,
 }
 
 /// What was read from the key Secrets.
@@ -134,7 +135,9 @@ impl Keys {
         notices: Notices,
         leadership: Leadership,
     ) -> Self {
+        let digests = Digests::new(client.clone(), namespace.clone(), leadership.clone(), notices.clone());
         Self {
+            digests,
             client,
             namespace,
             clock,
@@ -215,8 +218,8 @@ impl Keys {
         Ok(Start::Go)
     }
 
-    /// Brings ring, rotation and status in line with what is in the cluster. Called whenever a key Secret or the
-    /// SealingKey changes, and when this replica begins to lead; calling it once more changes nothing. A standby only
+    /// Brings ring, rotation, status and the key of the digests in line with what is in the cluster. Called whenever a key
+    /// Secret or the SealingKey changes, and when this replica begins to lead; calling it once more changes nothing. A standby only
     /// loads the ring.
     ///
     /// # Errors
@@ -265,7 +268,8 @@ impl Keys {
             (new.keys, new.current, new.recipients) =
                 (old.keys.clone(), old.current.clone(), old.recipients.clone());
         }
-        self.write_status(&key, &old, &new).await
+        self.write_status(&key, &old, &new).await?;
+        self.digests.keep().await
     }
 
     fn use_ring(&self, ring: Ring, keys: usize) {
@@ -434,39 +438,8 @@ impl Keys {
     ///
     /// # Errors
     /// When the API server refuses, or the Secret does not hold a key.
-    pub async fn digest_key(&self) -> Result<Option<DigestKey>, KeysError> {
-        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
-        let doing = "reading the digest key";
-        for _ in 0..2 {
-            if let Some(mut found) = secrets.get_opt(names::DIGEST_KEY_SECRET).await.map_err(api(doing))? {
-                let bytes = found.data.as_ref().and_then(|d| d.get(DIGEST_FIELD)).map(|b| b.0.as_slice());
-                let key = bytes.and_then(|b| <[u8; DigestKey::LEN]>::try_from(b).ok()).map(DigestKey::new);
-                wipe(&mut found);
-                return key.ok_or(KeysError::DigestKey).map(Some);
-            }
-            if !self.leadership.leads() {
-                return Ok(None);
-            }
-            let mut bytes = vec![0; DigestKey::LEN];
-            getrandom::fill(&mut bytes).map_err(KeysError::Random)?;
-            let mut secret = Secret {
-                immutable: Some(true),
-                data: Some([(DIGEST_FIELD.to_owned(), ByteString(bytes))].into()),
-                ..Secret::default()
-            };
-            secret.metadata.name = Some(names::DIGEST_KEY_SECRET.to_owned());
-            let params =
-                PostParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PostParams::default() };
-            let created = secrets.create(&params, &secret).await;
-            wipe(&mut secret);
-            match created {
-                Ok(mut created) => wipe(&mut created),
-                // Another replica was faster: its key counts.
-                Err(kube::Error::Api(status)) if status.code == 409 => {}
-                Err(error) => return Err(api("creating the digest key")(error)),
-            }
-        }
-        Err(KeysError::DigestKey)
+    pub async fn digest_key(&self) -> Result<Option<Arc<DigestKey>>, KeysError> {
+        self.digests.key().await
     }
 }
 

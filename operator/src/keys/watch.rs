@@ -57,6 +57,11 @@ fn changes(client: &Client, namespace: &str) -> impl Stream<Item = ()> + use<> {
     let secrets = watch(secrets, of_keys).touched_objects().filter_map(told);
     let keys: Api<PartialObjectMeta<SealingKey>> = Api::all(client.clone());
     let keys = watch(keys, watcher::Config::default()).touched_objects().filter_map(told);
+    let secrets = stream::select(secrets, {
+        let named = format!("metadata.name={}", names::DIGEST_KEY_SECRET);
+        let of_digests: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), namespace);
+        watch(of_digests, watcher::Config::default().fields(&named)).touched_objects().filter_map(told)
+    });
     // Changes that came together need one look.
     stream::select(secrets, keys).ready_chunks(64).map(drop)
 }
