@@ -296,6 +296,12 @@ pub struct KeyStatus {
     /// When the value that is delivered now was opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_good_at: Option<Time>,
+    /// Keyed digest of the last good value that was written to the Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The value cannot be opened, and what the Secret holds is not the last good one: somebody else put it there. The operator cannot put it back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub altered: bool,
 }
 
 /// Where a value comes from.

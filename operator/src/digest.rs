@@ -59,6 +59,20 @@ impl DigestKey {
         self.of_files(content, &Modes::new(), &[])
     }
 
+    /// Digest of one value of one SealedEnv, 16 hex digits. The same value elsewhere has another.
+    pub fn of_value(&self, place: [&str; 3], value: &Plain) -> String {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.0.as_slice()) else {
+            return String::new();
+        };
+        // No name of a key is that long, so no content has these bytes.
+        mac.update(&(u64::MAX - 2).to_be_bytes());
+        for part in place.iter().map(|part| part.as_bytes()).chain([value.expose()]) {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part);
+        }
+        hex::encode(&mac.finalize().into_bytes()[..8])
+    }
+
     /// Digest of files, which are another delivery when their content or their permissions are others, or when pods are
     /// to keep others of those that they have.
     pub fn of_files(&self, content: &BTreeMap<String, Plain>, modes: &Modes, keep: &[&str]) -> String {
@@ -140,6 +154,22 @@ mod tests {
         ] {
             assert_ne!(base, other);
         }
+    }
+
+    #[test]
+    fn the_digest_of_a_value_is_of_its_place() {
+        let key = DigestKey::new([7; 32]);
+        let of = |place, value: &str| key.of_value(place, &Plain::from(value.as_bytes().to_vec()));
+        let base = of(["shop", "checkout", "A"], "1");
+        assert_eq!(base, of(["shop", "checkout", "A"], "1"));
+        let others = [
+            of(["shop", "checkout", "A"], "2"),
+            of(["shop", "checkout", "B"], "1"),
+            of(["shop", "billing", "A"], "1"),
+            of(["test", "checkout", "A"], "1"),
+            of(["shop", "checkout", "A1"], ""),
+        ];
+        assert!(others.iter().all(|other| *other != base && other.len() == 16));
     }
 
     #[test]

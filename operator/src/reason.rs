@@ -9,6 +9,8 @@ pub enum Reason {
     Delivered,
     /// The Secret was changed or deleted by somebody else and has been put right.
     Repaired,
+    /// The last good value of a key that does not open was changed or removed by somebody else, and is lost.
+    KeptValueChanged,
     /// The Secret is changed or deleted again and again; the next repair waits a while.
     RepairPaused,
     /// Some keys cannot be opened.
@@ -45,9 +47,10 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason there is.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Delivered,
         Self::Repaired,
+        Self::KeptValueChanged,
         Self::RepairPaused,
         Self::KeysNotOpened,
         Self::NothingOpened,
@@ -76,6 +79,7 @@ impl Reason {
         match self {
             Self::Delivered => "Delivered",
             Self::Repaired => "Repaired",
+            Self::KeptValueChanged => "KeptValueChanged",
             Self::RepairPaused => "RepairPaused",
             Self::KeysNotOpened => "KeysNotOpened",
             Self::NothingOpened => "NothingOpened",
@@ -106,7 +110,8 @@ impl Reason {
                 Meaning { ready: Status::Unknown, reconciling: true, stalled: false }
             }
             Self::Suspended => Meaning { ready: Status::Unknown, reconciling: false, stalled: false },
-            Self::KeysNotOpened
+            Self::KeptValueChanged
+            | Self::KeysNotOpened
             | Self::NothingOpened
             | Self::InvalidSpec
             | Self::Undecodable
@@ -139,13 +144,15 @@ mod tests {
     /// A reason that is added and not listed does not compile here: list it, and raise the number.
     fn listed(reason: Reason) -> usize {
         use Reason::{
-            AdoptionWouldLoseKeys, ApiError, AuditUnavailable, Delivered, InvalidSpec, KeysNotOpened,
-            NothingOpened, RepairPaused, Repaired, SecretDeleting, SecretImmutable, SecretNotOurs,
-            SecretOwnedByAnother, SecretRefused, SecretTypeChanged, Suspended, TooLarge, Undecodable,
+            AdoptionWouldLoseKeys, ApiError, AuditUnavailable, Delivered, InvalidSpec, KeptValueChanged,
+            KeysNotOpened, NothingOpened, RepairPaused, Repaired, SecretDeleting, SecretImmutable,
+            SecretNotOurs, SecretOwnedByAnother, SecretRefused, SecretTypeChanged, Suspended, TooLarge,
+            Undecodable,
         };
         match reason {
             Delivered
             | Repaired
+            | KeptValueChanged
             | RepairPaused
             | KeysNotOpened
             | NothingOpened
@@ -161,7 +168,7 @@ mod tests {
             | Suspended
             | AuditUnavailable
             | SecretRefused
-            | ApiError => 18,
+            | ApiError => 19,
         }
     }
 

@@ -29,6 +29,10 @@ pub(crate) struct Told {
     pub(crate) sealed_to: Vec<String>,
     pub(crate) state: KeyState,
     pub(crate) fault: Option<KeyFault>,
+    /// Digest of a good value that the Secret holds, or will.
+    pub(crate) digest: Option<String>,
+    /// Whether what is kept is not the last good value. None where the Secret was not looked into.
+    pub(crate) altered: Option<bool>,
 }
 
 /// Why no content comes of the values.
@@ -70,6 +74,8 @@ impl States {
                         sealed_to: key.sealed_to.clone(),
                         state,
                         fault,
+                        digest: None,
+                        altered: None,
                     };
                     (name.clone(), told)
                 })
@@ -140,7 +146,15 @@ pub(crate) fn fold(
                 None => (KeyState::Missing, Some(fault)),
             },
         };
-        let told = Told { source: key.source, class: key.class, sealed_to: key.sealed_to, state, fault };
+        let told = Told {
+            source: key.source,
+            class: key.class,
+            sealed_to: key.sealed_to,
+            state,
+            fault,
+            digest: None,
+            altered: None,
+        };
         states.insert(name, told);
     }
     Ok(Content { values, states: States(states) })

@@ -1,12 +1,13 @@
 //! Whether the Secret is written, and over what.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sealedenv_audit::Action as AuditAction;
 use sealedenv_crds::{DeletionPolicy, SecretRef, names};
 
-use super::content::{self, Content, States};
+use super::altered::Traces;
+use super::content::{self, Content, Refused, States};
 use super::{DesiredSecret, Observed, Ownership, SecretFacts, Step, Subject, handled_input, secret_name};
 use crate::digest::DigestKey;
 use crate::opened::Opened;
@@ -53,8 +54,19 @@ pub(crate) fn decide(
 
     let read = secret.iter().chain(&former).filter_map(|s| s.live.as_ref());
     let last: Vec<_> = read.map(|live| &live.content).collect();
-    let Content { values, states } = content::fold(opened, subject.spec.on_key_error, &last, &held)
-        .map_err(|r| Refusal { reason: r.reason, message: r.message, requeue: None, states: r.states })?;
+    let folded = content::fold(opened, subject.spec.on_key_error, &last, &held);
+    let untouched = secret.as_ref().is_some_and(|secret| is_as_written(subject, secret));
+    let traces = Traces { subject, digests, last: &last, untouched };
+    let Content { values, states } = match folded {
+        Ok(mut content) => {
+            traces.note(&mut content.states, &content.values);
+            content
+        }
+        Err(Refused { reason, message, mut states }) => {
+            traces.note(&mut states, &BTreeMap::new());
+            return Err(Refusal { reason, message, requeue: None, states });
+        }
+    };
     let digest = digests.of(&values);
     let desired = DesiredSecret::new(subject, name, values);
     let mut decision = Decision {
@@ -73,6 +85,12 @@ pub(crate) fn decide(
     }
     remove_former(subject, former, &mut decision);
     Ok(decision)
+}
+
+/// Whether nobody wrote to the wanted Secret since the status was written.
+fn is_as_written(subject: &Subject<'_>, seen: &SecretFacts) -> bool {
+    let written = subject.status.secret.as_ref().filter(|w| w.name == secret_name(subject));
+    written.is_some_and(|w| w.resource_version.as_deref() == Some(seen.resource_version.as_str()))
 }
 
 /// Refuses a Secret that is not to be touched, now or ever.
@@ -130,8 +148,7 @@ fn update(
     decision.secret.uid = Some(seen.uid.clone());
     decision.secret.resource_version = Some(seen.resource_version.clone());
     let same_content = subject.status.digest.as_deref() == Some(decision.digest.as_str());
-    let known =
-        written.is_some_and(|w| w.resource_version.as_deref() == Some(seen.resource_version.as_str()));
+    let known = is_as_written(subject, seen);
     let in_place = if let Some(live) = &seen.live {
         !adopting && desired.is_met_by(live)
     } else {

@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, a key or an API. `apply` carries the plan out; `controller` feeds it. Every row of
 //! the table in docs/src/reconcile.md is a test in `tests.rs`.
 
+mod altered;
 mod content;
 mod decide;
 pub(crate) mod memory;

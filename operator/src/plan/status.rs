@@ -9,10 +9,11 @@ use sealedenv_audit::{Action as AuditAction, Actor, ActorKind, KeyedDigest, Obje
 use sealedenv_crds::condition::{self, Status, Wanted};
 use sealedenv_crds::{Delivery, KeyState, KeyStatus, OnKeyError, SealedEnvStatus};
 
+use super::altered::{self, News};
 use super::content::{States, describe};
 use super::decide::Decision;
 use super::memory::Ready;
-use super::{Notice, Plan, Step, Subject, handled_input};
+use super::{Notice, Plan, Step, Subject, handled_input, secret_name};
 use crate::opened::Opened;
 use crate::reason::Reason;
 
@@ -100,7 +101,26 @@ impl<'a> Draft<'a> {
             }
             plan.notices.push(Notice { warning: true, reason, message });
         }
+        self.tell_altered(states, secret_name(self.subject), &mut plan.records, &mut plan.notices);
         plan
+    }
+
+    /// Tells once what somebody else did to values that are kept.
+    fn tell_altered(
+        &self,
+        states: &States,
+        secret: &str,
+        records: &mut Vec<Record>,
+        notices: &mut Vec<Notice>,
+    ) {
+        let news = News::of(self.subject, states);
+        if news.is_empty() {
+            return;
+        }
+        let (reason, message) = (Reason::KeptValueChanged, news.message(secret));
+        let record = self.record(AuditAction::Repair, Outcome::Failed).keys(news.keys());
+        records.push(record.reason(reason.as_str()).detail(message.clone()));
+        notices.push(Notice { warning: true, reason, message });
     }
 
     /// The Secret holds what it can, now or after the steps.
@@ -115,7 +135,14 @@ impl<'a> Draft<'a> {
         status.keys = self.keys(&content, old.digest.as_deref() == Some(digest.as_str()));
         status.keys_ready = Some(tally(&status.keys));
         let summary = format!("{} keys delivered to Secret {}", tally(&status.keys), secret.name);
-        let message = if faults.is_empty() { summary } else { format!("{summary}; not opened: {faults}") };
+        let message = match (&faults[..], &altered::names(&status.keys)[..]) {
+            ("", _) => summary,
+            (faults, []) => format!("{summary}; not opened: {faults}"),
+            (faults, altered) => format!(
+                "{summary}; not opened: {faults}; changed by somebody else, and no longer the last good value: {}",
+                altered.join(", ")
+            ),
+        };
         self.stamp(&mut status, conditions(reason, message.clone()));
 
         let repairs = write.is_some_and(|(action, _)| action == AuditAction::Repair) && !self.is_asked();
@@ -147,6 +174,7 @@ impl<'a> Draft<'a> {
                 notices.push(Notice { warning: true, reason, message });
             }
         }
+        self.tell_altered(&content, &secret.name, &mut records, &mut notices);
         status.digest = Some(digest);
         status.secret = Some(secret);
         Plan { status, steps, records, notices, requeue: None, repairs }
@@ -231,6 +259,8 @@ impl<'a> Draft<'a> {
                     KeyState::KeptLast | KeyState::NotWritten => since,
                     KeyState::Missing => None,
                 };
+                let was_altered = before.is_some_and(|k| k.altered);
+                let altered = told.state == KeyState::KeptLast && told.altered.unwrap_or(was_altered);
                 KeyStatus {
                     name: name.clone(),
                     class: told.class,
@@ -238,7 +268,9 @@ impl<'a> Draft<'a> {
                     state: told.state,
                     reason: told.fault.as_ref().map(|f| f.reason.to_owned()),
                     sealed_to: told.sealed_to.clone(),
-                    last_good_at,
+                    last_good_at: last_good_at.filter(|_| !altered),
+                    digest: told.digest.clone().or_else(|| before.and_then(|k| k.digest.clone())),
+                    altered,
                 }
             })
             .collect()

@@ -1,5 +1,6 @@
 //! Every row of the decision table in docs/src/reconcile.md.
 
+mod altered;
 mod files;
 
 use super::decide::FOREIGN_RECHECK;

@@ -1,0 +1,146 @@
+//! Values that stand in for keys that do not open, after somebody else wrote to the Secret.
+
+use super::*;
+
+/// A key that does not open and is kept, at its last good value.
+fn kept() -> World {
+    let mut world = World::delivered();
+    world.values = vec![("A", Ok("a")), ("B", Err("BadMac"))];
+    (world.generation, world.input) = (2, "input2");
+    world.carry_out(Some(ours_with("10", &[("A", "a"), ("B", "b")])), "11");
+    world
+}
+
+fn key<'a>(status: &'a SealedEnvStatus, name: &str) -> &'a sealedenv_crds::KeyStatus {
+    status.keys.iter().find(|key| key.name == name).expect("key in status")
+}
+
+fn message(status: &SealedEnvStatus) -> &str {
+    &status.conditions.iter().find(|c| c.type_ == condition::READY).expect("Ready").message
+}
+
+const LOST: (AuditAction, Outcome, Option<&str>) =
+    (AuditAction::Repair, Outcome::Failed, Some("KeptValueChanged"));
+
+#[test]
+fn a_kept_value_edited_by_hand_stays_and_is_told_of_once() {
+    let mut world = kept();
+    let edited = || Some(ours_with("12", &[("A", "a"), ("B", "hacked")]));
+    let plan = world.plan(edited());
+    assert!(plan.steps.is_empty(), "there is no other value, and none would be worse");
+    assert_eq!(outcomes(&plan), [LOST]);
+    assert_eq!(plan.records[0].keys, ["B"]);
+    let [notice] = &plan.notices[..] else { panic!("{:?}", plan.notices) };
+    assert!(notice.warning && notice.reason == Reason::KeptValueChanged);
+    assert_eq!(ready(&plan), ("False", "KeysNotOpened"));
+    let b = key(&plan.status, "B");
+    assert_eq!((b.state, b.altered, &b.last_good_at), (KeyState::KeptLast, true, &None));
+    assert!(message(&plan.status).ends_with("no longer the last good value: B"));
+
+    world.carry_out(edited(), "12");
+    let again = world.plan(edited());
+    assert!(again.records.is_empty() && again.notices.is_empty());
+    assert_eq!(again.status, world.status, "what was found out is not forgotten");
+
+    // Whoever has the last good value can put it back.
+    let mended = world.plan(Some(ours_with("13", &[("A", "a"), ("B", "b")])));
+    assert!(!key(&mended.status, "B").altered && mended.records.is_empty());
+    world.values = vec![("A", Ok("a")), ("B", Ok("b2"))];
+    (world.generation, world.input) = (3, "input3");
+    let opened = world.plan(edited());
+    assert!(!key(&opened.status, "B").altered);
+    assert_eq!(content(applied(&opened).expect("apply")), [("A", "a"), ("B", "b2")]);
+}
+
+#[test]
+fn what_is_no_edit_of_a_kept_value_raises_no_alarm() {
+    let world = kept();
+    let good = [("A", "a"), ("B", "b")];
+    let mut noted = ours_with("12", &good);
+    noted.live.as_mut().unwrap().annotations.insert("example.com/note".into(), "x".into());
+    for (what, seen) in [
+        ("an annotation", noted),
+        ("a key that opens", ours_with("12", &[("A", "hacked"), ("B", "b")])),
+        ("a key that nobody asked for", ours_with("12", &[("A", "a"), ("B", "b"), ("EXTRA", "x")])),
+        ("the last write, whose status was not written", ours_with("12", &good)),
+    ] {
+        let plan = world.plan(Some(seen));
+        assert!(!outcomes(&plan).contains(&LOST), "{what}");
+        assert!(!key(&plan.status, "B").altered, "{what}");
+    }
+    // The key of the digests was lost: nothing fits, but nobody wrote to the Secret.
+    let digests = DigestKey::new([9; 32]);
+    let seen =
+        |version| Observed { secret: Some(ours_with(version, &good)), former: None, ring: "ring1".into() };
+    let new = plan(T0, &world.subject(), seen("11"), world.opened(), &digests);
+    assert!(!key(&new.status, "B").altered);
+    let world = World { status: new.status, ..world };
+    let touched = plan(T0, &world.subject(), seen("12"), world.opened(), &digests);
+    assert!(!key(&touched.status, "B").altered, "the new key has been used from then on");
+}
+
+#[test]
+fn a_value_edited_before_its_key_went_bad_is_not_taken_for_the_last_good_one() {
+    let mut world = World::delivered();
+    world.values = vec![("A", Ok("a2")), ("B", Err("BadMac"))];
+    (world.generation, world.input) = (2, "input2");
+    let plan = world.plan(Some(ours_with("11", &[("A", "a"), ("B", "hacked")])));
+    assert!(outcomes(&plan).contains(&LOST));
+    assert_eq!(content(applied(&plan).expect("apply")), [("A", "a2"), ("B", "hacked")]);
+}
+
+#[test]
+fn a_value_that_somebody_adds_for_a_key_that_never_was_good_is_told_of() {
+    let mut world = World { values: vec![("A", Ok("a")), ("B", Err("NoIdentity"))], ..World::default() };
+    world.carry_out(None, "10");
+    let plan = world.plan(Some(ours_with("11", &[("A", "a"), ("B", "theirs")])));
+    assert!(outcomes(&plan).contains(&LOST) && key(&plan.status, "B").altered);
+}
+
+#[test]
+fn a_kept_value_removed_by_hand_is_told_of_once() {
+    let mut world = kept();
+    for secret in [None, Some(ours_with("12", &[("A", "a")]))] {
+        let plan = world.plan(secret);
+        assert!(outcomes(&plan).contains(&LOST));
+        assert!(plan.notices.iter().any(|n| n.message.contains("removed B")));
+        assert_eq!(state(&plan, "B"), KeyState::Missing);
+    }
+    world.carry_out(None, "13");
+    let again = world.plan(Some(ours_with("13", &[("A", "a")])));
+    assert!(again.records.is_empty() && again.notices.is_empty());
+    // Under Omit it is the policy that takes it out.
+    let mut world = kept();
+    world.spec.on_key_error = OnKeyError::Omit;
+    world.input = "input3";
+    assert!(!outcomes(&world.plan(Some(ours_with("11", &[("A", "a"), ("B", "b")])))).contains(&LOST));
+}
+
+#[test]
+fn an_edit_is_told_of_also_where_nothing_is_written() {
+    let mut world = World::delivered();
+    world.spec.on_key_error = OnKeyError::Fail;
+    world.values = vec![("A", Ok("a")), ("B", Err("BadMac"))];
+    (world.generation, world.input) = (2, "input2");
+    let edited = || Some(ours_with("11", &[("A", "a"), ("B", "hacked")]));
+    let plan = world.plan(edited());
+    assert!(plan.steps.is_empty() && outcomes(&plan).contains(&LOST));
+    world.status = plan.status;
+    assert!(world.plan(edited()).records.is_empty());
+}
+
+#[test]
+fn a_status_of_an_older_operator_is_believed() {
+    let mut world = kept();
+    for key in &mut world.status.keys {
+        key.digest = None;
+    }
+    let plan = world.plan(Some(ours_with("12", &[("A", "a"), ("B", "b")])));
+    assert!(!outcomes(&plan).contains(&LOST));
+    assert!(key(&plan.status, "B").digest.is_some());
+    // No Secret was left by delivery in memory, so nobody took anything out of it.
+    let mut world = kept();
+    world.spec.delivery = Delivery::Memory;
+    world.values = vec![("A", Err("BadMac")), ("B", Err("BadMac"))];
+    assert!(!outcomes(&world.plan(None)).contains(&LOST));
+}
