@@ -9,6 +9,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DeleteParams, PartialObjectMeta, Patch, PatchParams, Preconditions, Request};
+use kube::core::response::reason;
 use kube::{Client, Resource as _, ResourceExt as _};
 use sealedenv_crds::{SealedEnv, SealedEnvStatus, names};
 use sealedenv_seal::Plain;
@@ -45,8 +46,8 @@ pub enum WriteError {
         name: String,
         /// HTTP status.
         code: u16,
-        /// Its word for it, such as `Forbidden`.
-        why: String,
+        /// Its word for it, such as `Forbidden`, as [`word`] gives it.
+        why: &'static str,
     },
     /// The API server refused or did not answer.
     #[error("writing the status")]
@@ -56,6 +57,33 @@ pub enum WriteError {
 /// Whether an error of the API says that a precondition did not hold.
 fn is_stale(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409 || status.code == 404)
+}
+
+/// The API server's word for why it refused, if it is one of Kubernetes' own. An admission webhook of somebody else can
+/// put anything there, also what stands in the Secret.
+pub(crate) fn word(reason: &str) -> &'static str {
+    const KNOWN: [&str; 19] = [
+        reason::UNAUTHORIZED,
+        reason::FORBIDDEN,
+        reason::NOT_FOUND,
+        reason::ALREADY_EXISTS,
+        reason::CONFLICT,
+        reason::GONE,
+        reason::INVALID,
+        reason::SERVER_TIMEOUT,
+        reason::STORAGE_READ_ERROR,
+        reason::TIMEOUT,
+        reason::TOO_MANY_REQUESTS,
+        reason::BAD_REQUEST,
+        reason::METHOD_NOT_ALLOWED,
+        reason::NOT_ACCEPTABLE,
+        reason::REQUEST_ENTITY_TOO_LARGE,
+        reason::UNSUPPORTED_MEDIA_TYPE,
+        reason::INTERNAL_ERROR,
+        reason::EXPIRED,
+        reason::SERVICE_UNAVAILABLE,
+    ];
+    KNOWN.into_iter().find(|known| *known == reason).unwrap_or("Other")
 }
 
 /// Applies a Secret. Returns its metadata afterwards.

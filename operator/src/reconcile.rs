@@ -243,7 +243,7 @@ async fn refused(
         return Ok(Done::gone());
     }
     let answer = match &*source {
-        kube::Error::Api(status) => Some((status.code, status.reason.clone())),
+        kube::Error::Api(status) => Some((status.code, apply::word(&status.reason))),
         _ => None,
     };
     let invalid = matches!(answer, Some((400 | 422, _)));

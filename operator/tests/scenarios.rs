@@ -351,6 +351,25 @@ async fn a_secret_the_api_server_does_not_take_is_told_and_left() {
 }
 
 #[tokio::test]
+async fn a_word_that_an_admission_webhook_chose_is_not_repeated() {
+    for (code, reason) in [(403, "ApiError"), (422, "SecretRefused")] {
+        let (log, _) = recorded();
+        let mut bench = bench(log);
+        let refuse = call("PATCH", SECRET, move |_, _| failure(code, "hunter2"));
+        let told = call("PATCH", STATUS, move |_, body| {
+            let condition = &body["status"]["conditions"][0];
+            assert_eq!(condition["reason"], reason);
+            assert!(condition["message"].as_str().unwrap().contains(&format!("({code} Other)")), "{body}");
+            assert!(!body.to_string().contains("hunter2"));
+            (200, written_env())
+        });
+        if let Err(error) = bench.run(vec![refuse, told]).await {
+            assert_eq!(error.to_string(), "writing Secret checkout: the API server answered 403 Other");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_status_that_could_not_be_written_is_written_next_time_without_another_release() {
     let (log, memory) = recorded();
     let mut bench = bench(log);
