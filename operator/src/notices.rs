@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::leader::NotLeading;
 use crate::plan::{Notice, Subject};
+use crate::reason::Reason;
 
 /// Events of either type that wait to be sent. More are dropped: they tell what status and audit trail say as well.
 const WAITING: usize = 1024;
@@ -98,7 +99,8 @@ impl Notices {
     /// Tells what a plan says.
     pub fn tell(&self, subject: &Subject<'_>, notices: Vec<Notice>) {
         for notice in notices {
-            if notice.warning {
+            // What failed and is tried again is logged by who tries it again.
+            if notice.warning && notice.reason != Reason::ApiError {
                 let (reason, message) = (notice.reason.as_str(), notice.message.as_str());
                 tracing::warn!(reason, message, "SealedEnv is told of");
             }

@@ -22,10 +22,11 @@ use sealedenv_operator::leader::Leadership;
 use sealedenv_operator::leader::clock::{Steady, Tick};
 use sealedenv_operator::metrics::Metrics;
 use sealedenv_operator::notices::Notices;
-use sealedenv_operator::reconcile::{Context, ReconcileError, reconcile};
+use sealedenv_operator::reconcile::{Context, ReconcileError, reconcile, retry};
 use sealedenv_operator::repairs::Repairs;
 use sealedenv_operator::secrets::Secrets;
 use sealedenv_operator::trail::Trail;
+use sealedenv_runtime::log::{Format, subscriber};
 use sealedenv_seal::{Identity, Keyring, Plain, Scope, seal};
 use serde_json::{Value, json};
 use tower_test::mock::{Handle, pair};
@@ -348,6 +349,43 @@ async fn a_secret_the_api_server_does_not_take_is_told_and_left() {
     let (log, _) = recorded();
     let calls = vec![call("PATCH", SECRET, |_, _| failure(422, "Invalid")), write_status("SecretRefused")];
     bench(log).run(calls).await.unwrap();
+}
+
+/// What is logged from now on by this thread.
+#[derive(Clone, Default)]
+struct Logged(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_warning_is_logged_once_whether_it_is_tried_again_or_not() {
+    // While there is only one, tests on other threads, which have none, decide for all what is never logged.
+    let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
+    let mut wanted = ["SealedEnv will be tried again", "SealedEnv is told of"].into_iter();
+    for (code, reason) in [(403, "ApiError"), (422, "SecretRefused")] {
+        let (log, _) = recorded();
+        let mut bench = bench(log);
+        let logged = Logged::default();
+        let writer = logged.clone();
+        let subscriber = subscriber(Format::Json, "warn", move || writer.clone()).unwrap();
+        let guard = tracing::subscriber::set_default(subscriber);
+        let calls = vec![call("PATCH", SECRET, move |_, _| failure(code, "Forbidden")), write_status(reason)];
+        if let Err(error) = bench.run(calls).await {
+            retry(&bench.arrive(), &error, &bench.ctx);
+        }
+        drop(guard);
+        let text = String::from_utf8(logged.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains(wanted.next().unwrap()), "{text}");
+    }
 }
 
 #[tokio::test]
