@@ -7,6 +7,7 @@
 mod line;
 
 use std::fmt::Error;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,12 +49,19 @@ impl Queue {
 
     /// Waits for the next object. Nobody else gets it until [`Queue::done`]. Safe to drop and call again.
     async fn next(&self) -> ObjectRef<Known> {
+        self.next_seen(|| self.line().take()).await
+    }
+
+    async fn next_seen<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
         loop {
-            // What is added between the look and the wait leaves a permit, or wakes another worker, which looks too.
-            if let Some(reference) = self.line().take() {
+            let mut more = pin!(self.0.more.notified());
+            // In line before the look: two workers that look before two objects come would share one permit, and one of
+            // them sleep while an object waits.
+            more.as_mut().enable();
+            if let Some(reference) = look() {
                 return reference;
             }
-            self.0.more.notified().await;
+            more.await;
         }
     }
 
@@ -176,6 +184,7 @@ impl Collector for Queues {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use futures::FutureExt as _;
     use futures::future::join_all;
 
     use super::*;
@@ -277,6 +286,35 @@ mod tests {
         running.task.await.unwrap();
         assert_eq!(start.elapsed(), SECOND * 4);
         assert_eq!(running.looks.lock().unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn no_worker_sleeps_while_an_object_waits() {
+        let queue = &Queue::default();
+        let look = || queue.line().take();
+        // What threads do at a bad moment: each of two workers has seen that nothing is there, and then two objects come.
+        let mut second = pin!(queue.next_seen({
+            let mut nobody_came_yet = true;
+            move || {
+                let seen = look();
+                if std::mem::take(&mut nobody_came_yet) {
+                    queue.add(reference("a"), Why::Change);
+                    queue.add(reference("b"), Why::Change);
+                }
+                seen
+            }
+        }));
+        let mut taken = Vec::new();
+        let first = queue.next_seen(|| {
+            let seen = look();
+            if taken.is_empty() {
+                taken.extend(second.as_mut().now_or_never().map(|reference| reference.name));
+            }
+            seen
+        });
+        let first = first.now_or_never().map(|reference| reference.name);
+        taken.extend(first);
+        assert_eq!(taken, ["a", "b"]);
     }
 
     #[tokio::test]
