@@ -2,6 +2,7 @@
 //! watch goes on for all others.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -11,6 +12,7 @@ use sealedenv_crds::{SealedEnv, condition, names};
 use sealedenv_runtime::report::chain;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
 use crate::known::Known;
 use crate::leader::NotLeading;
@@ -41,46 +43,10 @@ enum ReportError {
 
 impl Undecodable {
     /// Starts the reporter.
-    pub fn start(ctx: std::sync::Arc<Context>) -> Self {
-        let (send, mut receive) = mpsc::channel::<ObjectMeta>(WAITING);
-        tokio::spawn(async move {
-            let mut told: HashMap<String, Option<i64>> = HashMap::new();
-            // What a standby has seen, for the time when it leads.
-            let mut left: HashMap<String, ObjectMeta> = HashMap::new();
-            let mut roles = ctx.leadership.roles();
-            loop {
-                let batch: Vec<ObjectMeta> = tokio::select! {
-                    meta = receive.recv() => match meta {
-                        Some(meta) => vec![meta],
-                        None => return,
-                    },
-                    Ok(()) = roles.changed() => left.drain().map(|(_, meta)| meta).collect(),
-                };
-                for meta in batch {
-                    let uid = meta.uid.clone().unwrap_or_default();
-                    if !ctx.leadership.leads() {
-                        if left.len() < WAITING {
-                            left.insert(uid, meta);
-                        }
-                        continue;
-                    }
-                    // Writing the status makes another watch event: once per generation is enough.
-                    if told.get(&uid) == Some(&meta.generation) {
-                        continue;
-                    }
-                    match report(&ctx, &meta).await {
-                        Ok(()) => drop(told.insert(uid, meta.generation)),
-                        Err(error) if NotLeading::is_in(&error) => drop(left.insert(uid, meta)),
-                        Err(error) => tracing::warn!(
-                            namespace = meta.namespace,
-                            name = meta.name,
-                            error = chain(&error),
-                            "an undecodable SealedEnv was not reported"
-                        ),
-                    }
-                }
-            }
-        });
+    pub fn start(ctx: Arc<Context>) -> Self {
+        let (send, receive) = mpsc::channel(WAITING);
+        let reporter = Reporter { ctx, told: HashMap::new(), left: HashMap::new(), again: HashMap::new() };
+        tokio::spawn(reporter.run(receive));
         Self(send)
     }
 
@@ -90,6 +56,90 @@ impl Undecodable {
             tracing::debug!("a report of an undecodable SealedEnv was dropped: too many wait");
         }
     }
+}
+
+/// Reports one object after the other, and again what failed.
+struct Reporter {
+    ctx: Arc<Context>,
+    /// The generation that was reported, by UID. Writing the status makes another watch event: once is enough.
+    told: HashMap<String, Option<i64>>,
+    /// What a standby has seen, for the time when it leads.
+    left: HashMap<String, Report>,
+    /// What failed, and when it is tried again.
+    again: HashMap<String, (Instant, Report)>,
+}
+
+/// An object to be reported.
+struct Report {
+    meta: ObjectMeta,
+    /// Whether the refusal is on record: it is once, however often the status is tried.
+    recorded: bool,
+}
+
+impl Reporter {
+    async fn run(mut self, mut receive: mpsc::Receiver<ObjectMeta>) {
+        let mut roles = self.ctx.leadership.roles();
+        loop {
+            let due = self.again.values().map(|(due, _)| *due).min();
+            let batch: Vec<Report> = tokio::select! {
+                meta = receive.recv() => match meta {
+                    Some(meta) => vec![Report { meta, recorded: false }],
+                    None => return,
+                },
+                Ok(()) = roles.changed() => self.left.drain().map(|(_, report)| report).collect(),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    let now = Instant::now();
+                    self.again.extract_if(|_, (due, _)| *due <= now).map(|(_, (_, report))| report).collect()
+                }
+            };
+            for report in batch {
+                self.attempt(report).await;
+            }
+        }
+    }
+
+    async fn attempt(&mut self, mut report: Report) {
+        let uid = report.meta.uid.clone().unwrap_or_default();
+        // What was seen last counts.
+        self.again.remove(&uid);
+        if !self.ctx.leadership.leads() {
+            if self.left.len() < WAITING {
+                self.left.insert(uid, report);
+            }
+            return;
+        }
+        if self.told.get(&uid) == Some(&report.meta.generation) {
+            return;
+        }
+        let reference = reference(&report.meta);
+        match tell(&self.ctx, &mut report).await {
+            Ok(told) => {
+                self.ctx.failures.reset(&reference);
+                if told {
+                    self.told.insert(uid, report.meta.generation);
+                }
+            }
+            Err(error) if NotLeading::is_in(&error) => drop(self.left.insert(uid, report)),
+            Err(error) => {
+                let after = self.ctx.failures.next(&reference, &uid);
+                tracing::warn!(
+                    namespace = report.meta.namespace,
+                    name = report.meta.name,
+                    error = chain(&error),
+                    retry_seconds = after.as_secs_f32(),
+                    "the report of an undecodable SealedEnv will be tried again"
+                );
+                if self.again.len() < WAITING {
+                    self.again.insert(uid, (Instant::now() + after, report));
+                }
+            }
+        }
+    }
+}
+
+fn reference(meta: &ObjectMeta) -> Reference {
+    Reference::new(meta.name.as_deref().unwrap_or_default())
+        .within(meta.namespace.as_deref().unwrap_or_default())
 }
 
 /// The conditions of an object that does not decode.
@@ -134,34 +184,28 @@ fn count(references: &HashSet<Reference>) -> i64 {
     i64::try_from(references.len()).unwrap_or(i64::MAX)
 }
 
-async fn report(ctx: &Context, meta: &ObjectMeta) -> Result<(), ReportError> {
+/// Says in the status that an object does not decode. False when it is another one by now: the watch tells of that.
+async fn tell(ctx: &Context, report: &mut Report) -> Result<bool, ReportError> {
+    let Report { meta, recorded } = report;
     let (namespace, name) =
         (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
     let resource = ApiResource::erase::<SealedEnv>(&());
     let envs: Api<DynamicObject> = Api::namespaced_with(ctx.client.clone(), namespace, &resource);
-    let Some(found) = envs.get_opt(name).await.map_err(ReportError::Read)? else { return Ok(()) };
+    let Some(found) = envs.get_opt(name).await.map_err(ReportError::Read)? else { return Ok(false) };
+    // It may decode by now. The UID is the object's, and the version all of it.
+    if found.metadata.uid != meta.uid || found.metadata.resource_version != meta.resource_version {
+        return Ok(false);
+    }
     let old = found.data.get("status").cloned().unwrap_or(Value::Null);
     let current =
         old.get("conditions").cloned().and_then(|c| serde_json::from_value(c).ok()).unwrap_or_else(Vec::new);
     let conditions = verdict(ctx.clock.seconds(), meta.generation, &current);
     if conditions == current {
-        return Ok(());
+        return Ok(true);
     }
-    tracing::error!(namespace, name, "a SealedEnv does not decode");
-    let record = Record::new(
-        Action::Reconcile,
-        Actor { kind: ActorKind::Operator, name: crate::ACTOR.to_owned() },
-        Outcome::Refused,
-    );
-    let record = record.reason(Reason::Undecodable.as_str()).object(ObjectRef {
-        kind: "SealedEnv".to_owned(),
-        namespace: Some(namespace.to_owned()),
-        name: name.to_owned(),
-        uid: meta.uid.clone(),
-        generation: meta.generation,
-    });
-    if let Err(error) = ctx.trail.record(vec![record]).await {
-        tracing::error!(error = chain(&error), "the refusal of an undecodable SealedEnv is not on record");
+    if !std::mem::replace(recorded, true) {
+        tracing::error!(namespace, name, "a SealedEnv does not decode");
+        put_on_record(ctx, meta).await;
     }
     let status = json!({
         "observedGeneration": meta.generation,
@@ -172,7 +216,25 @@ async fn report(ctx: &Context, meta: &ObjectMeta) -> Result<(), ReportError> {
     envs.patch_status(name, &params, &Patch::Merge(&patch)).await.map_err(ReportError::Write)?;
     let regarding = Regarding::sealed_env(namespace, name, meta.uid.as_deref().unwrap_or_default());
     ctx.notices.warning(regarding, Reason::Undecodable.as_str(), MESSAGE.to_owned());
-    Ok(())
+    Ok(true)
+}
+
+async fn put_on_record(ctx: &Context, meta: &ObjectMeta) {
+    let record = Record::new(
+        Action::Reconcile,
+        Actor { kind: ActorKind::Operator, name: crate::ACTOR.to_owned() },
+        Outcome::Refused,
+    );
+    let record = record.reason(Reason::Undecodable.as_str()).object(ObjectRef {
+        kind: "SealedEnv".to_owned(),
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone().unwrap_or_default(),
+        uid: meta.uid.clone(),
+        generation: meta.generation,
+    });
+    if let Err(error) = ctx.trail.record(vec![record]).await {
+        tracing::error!(error = chain(&error), "the refusal of an undecodable SealedEnv is not on record");
+    }
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ use sealedenv_operator::trail::Trail;
 use sealedenv_runtime::readiness::{Gate, Readiness};
 use sealedenv_runtime::shutdown::Shutdown;
 use sealedenv_seal::{Identity, Keyring, Plain, Scope, seal};
+use serde_json::json;
 use server::{Fault, Server};
 
 /// A controller at work.
@@ -182,6 +183,45 @@ async fn a_list_that_is_refused_with_410_starts_over() {
     for i in 0..5 {
         assert_eq!(server.count(&format!("PATCH secrets env-{i}")), 1);
     }
+}
+
+const STATUS_OF_ODD: &str = "PATCH sealedenvs odd status";
+
+#[tokio::test(start_paused = true)]
+async fn a_report_of_an_undecodable_object_that_failed_is_made_later() {
+    let bench = Bench::leading(Server::new());
+    bench.server.fault(Fault::new("GET sealedenvs odd", StatusCode::INTERNAL_SERVER_ERROR).times(1));
+    bench.server.fault(Fault::new(STATUS_OF_ODD, StatusCode::INTERNAL_SERVER_ERROR).times(2));
+    bench.server.apply_spec("odd", 1, &json!({"data": 5}));
+    bench.apply("other");
+    bench.delivered(&["other"]).await;
+    let is_told = || bench.server.reason("odd").as_deref() == Some("Undecodable");
+    assert!(!is_told());
+    bench.until("the report", is_told).await;
+    let (server, memory) = bench.end().await;
+    let at = server.times("GET sealedenvs odd");
+    let waits: Vec<_> = at.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
+    assert_eq!(waits.len(), 3, "{:#?}", server.calls());
+    assert!(waits.is_sorted() && waits[0] >= Duration::from_millis(375), "they grow: {waits:?}");
+    assert_eq!(server.count(STATUS_OF_ODD), 3);
+    assert_eq!(records(&memory, "reconcile", "odd"), 1, "it is refused once, however often that is told");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_was_mended_meanwhile_is_not_called_undecodable() {
+    let bench = Bench::leading(Server::new());
+    bench.server.fault(Fault::new("GET sealedenvs odd", StatusCode::INTERNAL_SERVER_ERROR).times(1));
+    bench.server.apply_spec("odd", 1, &json!({"data": 5}));
+    bench.until("the report that fails", || bench.server.count("GET sealedenvs odd") == 1).await;
+    let sealed = sealed(&bench.identity, "odd");
+    bench.server.apply_spec("odd", 2, &json!({"data": {"A": sealed}}));
+    bench.delivered(&["odd"]).await;
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    assert_eq!(bench.server.reason("odd").as_deref(), Some("Delivered"));
+    let (server, memory) = bench.end().await;
+    assert_eq!(server.count("GET sealedenvs odd"), 2, "it was looked at again");
+    assert_eq!(server.count(STATUS_OF_ODD), 1, "and left as it was");
+    assert_eq!(records(&memory, "reconcile", "odd"), 1);
 }
 
 #[tokio::test(start_paused = true)]

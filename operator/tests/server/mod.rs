@@ -88,10 +88,15 @@ impl Server {
 
     /// Puts a SealedEnv there.
     pub(crate) fn apply(&self, name: &str, sealed: &str) {
+        self.apply_spec(name, 1, &json!({"data": {"A": sealed}}));
+    }
+
+    /// Puts a SealedEnv there, with a spec of any form.
+    pub(crate) fn apply_spec(&self, name: &str, generation: u64, spec: &Value) {
         let env = json!({
             "apiVersion": "sealedenv.dev/v1alpha1", "kind": "SealedEnv",
-            "metadata": {"name": name, "namespace": "shop", "uid": format!("uid-{name}"), "generation": 1},
-            "spec": {"data": {"A": sealed}},
+            "metadata": {"name": name, "namespace": "shop", "uid": format!("uid-{name}"), "generation": generation},
+            "spec": spec,
         });
         self.lock().put("sealedenvs", name, env);
     }
@@ -168,6 +173,15 @@ impl Server {
             conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
         });
         ready && state.objects.contains_key(&("secrets", name.to_owned()))
+    }
+
+    /// The reason of the condition Ready of a SealedEnv.
+    pub(crate) fn reason(&self, name: &str) -> Option<String> {
+        let state = self.lock();
+        let conditions =
+            state.objects.get(&("sealedenvs", name.to_owned()))?["status"]["conditions"].as_array()?;
+        let ready = conditions.iter().find(|c| c["type"] == "Ready")?;
+        ready["reason"].as_str().map(ToOwned::to_owned)
     }
 
     /// Every call so far.
