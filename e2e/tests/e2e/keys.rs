@@ -102,3 +102,21 @@ fn an_added_key_opens_values_without_a_restart() -> Result<()> {
     assert_eq!(ns.secret_value("checkout", "A")?, "v", "what was delivered stays");
     env.map(drop)
 }
+
+#[test]
+fn a_deleted_digest_key_comes_back_as_it_was() -> Result<()> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let system = setting::system_namespace()?;
+    let secret = || -> Result<Value> {
+        let args =
+            ["-n", &system, "get", "secret", "sealedenv-digest-key", "--ignore-not-found", "-o", "json"];
+        let text = kubectl(&args)?;
+        Ok(if text.is_empty() { Value::Null } else { serde_json::from_str(&text)? })
+    };
+    let before = secret()?;
+    kubectl(&["-n", &system, "delete", "secret", "sealedenv-digest-key"])?;
+    let after = wait("the digest key to come back", || Ok(Some(secret()?).filter(|found| !found.is_null())))?;
+    assert_ne!(after["metadata"]["uid"], before["metadata"]["uid"]);
+    assert!(after["data"]["key"] == before["data"]["key"] && !after["data"]["key"].is_null(), "another key");
+    Ok(())
+}

@@ -54,6 +54,28 @@ fn one_bad_key_keeps_its_last_good_value_and_is_named() -> Result<()> {
 }
 
 #[test]
+fn an_edit_of_a_last_good_value_is_told_of_and_mended_by_a_new_one() -> Result<()> {
+    let (ns, _) = delivered("kept_edited")?;
+    let unopenable = seal::strict(&seal::stranger()?, ns.name(), "checkout", "TOKEN", "new")?;
+    ns.apply(&Manifest::new(ns.name(), "checkout")?.raw("TOKEN", &unopenable).value("USER", "bob")?.yaml())?;
+    ns.wait_condition("sealedenv", "checkout", "Stalled", "True", "KeysNotOpened")?;
+    let edit = r#"{"data":{"TOKEN":"aGFja2Vk"}}"#;
+    ns.kubectl(&["patch", "secret", "checkout", "--type=merge", "-p", edit])?;
+    ns.wait_event("checkout", "KeptValueChanged")?;
+    let told = |r: &serde_json::Value| r["reason"] == "KeptValueChanged" && r["object"]["ns"] == ns.name();
+    assert_eq!(audit::wait_record(told)?["keys"], serde_json::json!(["TOKEN"]));
+    let env = ns.get("sealedenv", "checkout")?;
+    let token = env["status"]["keys"].as_array().into_iter().flatten().find(|k| k["name"] == "TOKEN");
+    assert_eq!(token.expect("TOKEN in status")["altered"], true);
+    assert_eq!(ns.secret_value("checkout", "TOKEN")?, "hacked", "there is nothing to put back");
+
+    ns.apply(&Manifest::new(ns.name(), "checkout")?.value("TOKEN", "newer")?.value("USER", "bob")?.yaml())?;
+    ns.wait_condition("sealedenv", "checkout", "Ready", "True", "Delivered")?;
+    assert_eq!(ns.secret_value("checkout", "TOKEN")?, "newer");
+    Ok(())
+}
+
+#[test]
 fn a_hand_edit_is_repaired() -> Result<()> {
     let (ns, _) = delivered("hand_edit")?;
     ns.kubectl(&[
