@@ -1,6 +1,6 @@
 //! Answers one call: gathers facts, climbs the ladder, opens the values, has the release recorded, and gives them.
 //!
-//! Nothing is kept from one call to the next: no review, no pod, no value. What a call saw is good for [`CALL`], on a clock
+//! Nothing is kept from one call to the next: no review, no pod, no value. What a call saw is good for `CALL`, on a clock
 //! that goes on while a machine sleeps.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
