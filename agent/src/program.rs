@@ -1,12 +1,12 @@
 //! Runs a program of the image when files changed.
 
-use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, wait as wait_for_any, waitid,
 };
@@ -16,10 +16,10 @@ use tokio::signal::unix::Signal as Signals;
 use tokio::sync::Notify;
 
 /// How long a run may take.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The only variable that the program is given: where the folders of SealedEnvs are, by their names.
-pub const FOLDER_VARIABLE: &str = "SEALEDENV_DIR";
+const FOLDER_VARIABLE: &str = "SEALEDENV_DIR";
 
 /// A program, and what it is started with.
 #[derive(Clone, Debug)]
@@ -48,6 +48,14 @@ pub enum ProgramError {
     /// The kernel does not tell of its end.
     #[error("waiting for {}", program.display())]
     Wait {
+        /// The program.
+        program: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// It, or what it started, cannot be killed.
+    #[error("killing {}", program.display())]
+    Kill {
         /// The program.
         program: PathBuf,
         /// The cause.
@@ -103,10 +111,7 @@ impl Program {
 
     /// One run. It ends with the program, the deadline or the pod, and nothing that it started in its process group is left
     /// then.
-    ///
-    /// # Errors
-    /// See [`ProgramError`].
-    pub async fn run(&self, ends: &mut Signals, shutdown: &Shutdown) -> Result<(), ProgramError> {
+    async fn run(&self, ends: &mut Signals, shutdown: &Shutdown) -> Result<(), ProgramError> {
         let stop = async { if shutdown.sleep(DEADLINE).await { Stop::Late } else { Stop::PodEnds } };
         self.run_until(ends, stop).await
     }
@@ -121,11 +126,12 @@ impl Program {
         let mut child = self.start().map_err(|source| ProgramError::Start { program: program(), source })?;
         let stopped = tokio::select! {
             biased;
-            ended = ended(&child, ends) => ended.map(|()| None).map_err(wait_error)?,
-            stop = stop => Some(stop),
+            ended = ended(&child, ends) => ended.map(|()| None),
+            stop = stop => Ok(Some(stop)),
         };
         // While it is not waited for, its number is nobody else's.
-        kill_group(&child).map_err(wait_error)?;
+        kill(&mut child).map_err(|source| ProgramError::Kill { program: program(), source })?;
+        let stopped = stopped.map_err(wait_error)?;
         ended(&child, ends).await.map_err(wait_error)?;
         let status = child.wait().map_err(wait_error)?;
         match stopped {
@@ -140,7 +146,7 @@ impl Program {
         Command::new(&self.path)
             .args(&self.arguments)
             .env_clear()
-            .env(FOLDER_VARIABLE, OsString::from(&self.folder))
+            .env(FOLDER_VARIABLE, &self.folder)
             .stdin(Stdio::null())
             .process_group(0)
             .spawn()
@@ -162,8 +168,13 @@ async fn ended(child: &Child, ends: &mut Signals) -> io::Result<()> {
     Ok(())
 }
 
-fn kill_group(child: &Child) -> io::Result<()> {
-    Ok(kill_process_group(pid(child)?, Signal::KILL)?)
+/// Kills it and its process group. It may have left the group, and then nobody may be in it.
+fn kill(child: &mut Child) -> io::Result<()> {
+    child.kill()?;
+    match kill_process_group(pid(child)?, Signal::KILL) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn pid(child: &Child) -> io::Result<Pid> {
@@ -176,7 +187,6 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use rustix::io::Errno;
     use rustix::process::test_kill_process;
     use tokio::signal::unix::{SignalKind, signal};
 
@@ -264,7 +274,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_that_hangs_is_killed_at_the_deadline() {
         let folder = tempfile::tempdir().unwrap();
-        let program = script(folder.path(), "trap '' TERM; while :; do sleep 1000; done");
+        let program = script(folder.path(), "while :; do sleep 1000; done");
         let begun = tokio::time::Instant::now();
         let error = run(&program).await.unwrap_err();
         assert_eq!(error.to_string(), "/bin/sh did not end within 30 s and was killed");
@@ -277,7 +287,7 @@ mod tests {
         let (own, below) = (folder.path().join("own"), folder.path().join("below"));
         let program = script(
             folder.path(),
-            "sleep 1000 & echo $! > $SEALEDENV_DIR/below; echo $$ > $SEALEDENV_DIR/own; wait",
+            "trap '' TERM; sleep 1000 & echo $! > $SEALEDENV_DIR/below; echo $$ > $SEALEDENV_DIR/own; while :; do wait; done",
         );
         for late in [true, false] {
             fs::write(&own, "").unwrap();

@@ -12,7 +12,7 @@ use crate::{
     answer, wanted, wire,
 };
 
-pub use sending::{Carrying, LONGEST, Peer, Sending};
+pub use sending::{Carrying, Peer, Sending};
 
 /// One call, checked against the bounds, of a caller that nobody has authenticated yet.
 pub struct Call {

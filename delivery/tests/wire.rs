@@ -126,8 +126,8 @@ async fn the_largest_answer_arrives_and_each_token_in_its_place() {
     assert_eq!(seen, [(pod.clone(), Some("node.token".to_owned())), (pod, None)]);
 }
 
-/// Passes one connection on, and of what comes back that many bytes until it is let go.
-async fn slow(to: SocketAddr, first: u64, go: Arc<Notify>) -> SocketAddr {
+/// Passes one connection on, and of what comes back that many bytes until it is let go. Says when it stops.
+async fn slow(to: SocketAddr, first: u64, stalled: Arc<Notify>, go: Arc<Notify>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -139,6 +139,7 @@ async fn slow(to: SocketAddr, first: u64, go: Arc<Notify>) -> SocketAddr {
         tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut write).await });
         let mut read = read.take(first);
         tokio::io::copy(&mut read, &mut to_client).await.unwrap();
+        stalled.notify_one();
         go.notified().await;
         let mut read = read.into_inner();
         let _until_the_client_goes = tokio::io::copy(&mut read, &mut to_client).await;
@@ -149,17 +150,15 @@ async fn slow(to: SocketAddr, first: u64, go: Arc<Notify>) -> SocketAddr {
 #[tokio::test]
 async fn what_an_answer_needs_lasts_while_its_peer_does_not_read() {
     let operator = Operator::start(|call| Ok(call.wanted.iter().map(|one| full(&one.name)).collect())).await;
-    let go = Arc::new(Notify::new());
-    let endpoint = format!("https://{}", slow(operator.address, 64 << 10, Arc::clone(&go)).await);
+    let (stalled, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let proxy = slow(operator.address, 64 << 10, Arc::clone(&stalled), Arc::clone(&go)).await;
+    let endpoint = format!("https://{proxy}");
     let client = Client::new(Settings { endpoint, ..operator.settings() }).unwrap();
     let asked: Vec<_> = (0..MAX_WANTED).map(|n| wanted(&format!("env-{n}"))).collect();
     let call = tokio::spawn(async move { client.fetch(&token("t"), None, &asked).await.map(drop) });
     let kept = || Arc::strong_count(&operator.kept) - 2; // the test's own, and the server's
-    while operator.seen.lock().unwrap().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    // Long enough for the server to be done with the call, were it not for the bytes.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // Then the answer has begun, and the call is over but for its bytes.
+    tokio::time::timeout(Duration::from_secs(20), stalled.notified()).await.expect("the answer begins");
     assert_eq!((kept(), call.is_finished()), (1, false));
     go.notify_one();
     call.await.unwrap().unwrap();

@@ -286,7 +286,7 @@ impl Replica {
             let settings = delivery::Settings::new(listen, delivery_service, namespace, node_service_account);
             let (ctx, extents, steady) = (Arc::clone(&context), self.extents.clone(), self.steady);
             let parts = Parts { ctx, asking: self.telling, extents, steady, metrics: self.deliveries, ready };
-            tasks.extend(delivery::start(settings, parts, self.shutdown.clone()).await?);
+            tasks.extend(delivery::start(settings, parts, self.shutdown.clone())?);
         }
         let controllers =
             start_controllers(self.extents, self.args.workers, &context, &self.shutdown, self.sync_gate);

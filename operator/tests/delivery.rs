@@ -127,7 +127,7 @@ fn bench(log: Log, leadership: Leadership) -> Bench {
         book: Book::nowhere(),
     });
     let plugin = "system:serviceaccount:system:sealedenv-node".to_owned();
-    let extents = vec![Extent::Namespace("shop".into())];
+    let extents = ["shop", "depot"].map(|namespace| Extent::Namespace(namespace.into())).into();
     let bundle = Bundle::default();
     let desk = Desk::new(
         Arc::clone(&ctx),

@@ -19,8 +19,8 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Bytes, Service, http};
 use tonic::server::NamedService;
 
-/// How long a peer may take to read an answer that something is kept for.
-pub const LONGEST: Duration = Duration::from_secs(10);
+/// How long a peer may take to read an answer that something is kept for: 2 Mbit/s for the largest there is.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// Who is at the other end of a connection. What accepts connections gives it to tonic as their `ConnectInfo`.
 #[derive(Clone)]
@@ -40,7 +40,7 @@ pub struct Carrying<S>(S);
 
 /// Dropped with the last byte of an answer.
 struct Kept {
-    _sending: Option<Sending>,
+    _sending: Sending,
     _written: oneshot::Sender<()>,
 }
 
@@ -106,7 +106,7 @@ where
                     }
                 });
             }
-            let kept = Arc::new(Kept { _sending: Some(sending), _written: written });
+            let kept = Arc::new(Kept { _sending: sending, _written: written });
             Ok(response.map(|body| Body::new(Carried { body, kept })))
         })
     }

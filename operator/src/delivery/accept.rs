@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use sealedenv_delivery::server::Peer;
 use sealedenv_runtime::shutdown::Shutdown;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -23,8 +23,15 @@ use super::aged::Aged;
 /// Longest TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
+/// Connections that may wait to be accepted.
+const WAITING: u32 = 1024;
+
 /// After an error of accept that is not the connection's own: out of file descriptors, say.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// The most bytes of an answer that a connection holds below HTTP/2, in TLS and in the kernel each. They are nobody's by
+/// then: what is counted was given back when they were taken.
+const UNSENT: u32 = 64 << 10;
 
 /// Most open connections.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +57,18 @@ pub(crate) struct Connection {
     stream: Aged<TlsStream<TcpStream>>,
     peer: Peer,
     _place: Place,
+}
+
+/// Listens at an address, with little room for what is not sent: connections inherit it.
+///
+/// # Errors
+/// The address cannot be had.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(UNSENT)?;
+    socket.bind(address)?;
+    socket.listen(WAITING)
 }
 
 /// Accepts until shutdown, connections that last `life` at most. No error of one connection, and none of accept, ends it.
@@ -83,7 +102,8 @@ pub(crate) fn connections(
             tokio::spawn(async move {
                 let _no_delay_is_an_optimisation = stream.set_nodelay(true);
                 match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => {
+                    Ok(Ok(mut stream)) => {
+                        stream.get_mut().1.set_buffer_limit(usize::try_from(UNSENT).ok());
                         let ending = Shutdown::new();
                         let stream = Aged::new(stream, life, ending.clone());
                         let address = place.address;

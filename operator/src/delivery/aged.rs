@@ -15,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// A stream that fails from some time on.
 pub(crate) struct Aged<S> {
     stream: S,
-    end: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// None: it has come.
+    end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl<S> Aged<S> {
@@ -24,15 +25,16 @@ impl<S> Aged<S> {
         let end = async move {
             ending.sleep(life).await;
         };
-        Self { stream, end: Box::pin(end) }
+        Self { stream, end: Some(Box::pin(end)) }
     }
 
     /// Fails at the end, and has whoever waits for the peer woken then.
     fn in_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.end.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
+        if self.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_pending()) {
+            return Ok(());
         }
+        self.end = None;
+        Err(io::ErrorKind::TimedOut.into())
     }
 }
 
@@ -82,6 +84,7 @@ mod tests {
         let start = tokio::time::Instant::now();
         let error = ours.read_exact(&mut read).await.unwrap_err();
         assert_eq!((error.kind(), start.elapsed()), (io::ErrorKind::TimedOut, LIFE));
+        assert_eq!(ours.read_exact(&mut read).await.unwrap_err().kind(), io::ErrorKind::TimedOut, "for good");
     }
 
     #[tokio::test(start_paused = true)]

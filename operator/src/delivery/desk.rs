@@ -3,6 +3,7 @@
 //! Nothing is kept from one call to the next: no review, no pod, no value. What a call saw is good for `CALL`, on a clock
 //! that goes on while a machine sleeps.
 
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,27 +12,24 @@ use futures::future::OptionFuture;
 use kube::Client;
 use kube::api::Api;
 use sealedenv_audit::{Action, Actor, ActorKind, KeyedDigest, ObjectRef, Outcome as Ended, Record};
-use sealedenv_crds::{SealedEnv, SealedEnvSpec};
-use sealedenv_delivery::server::{Call, Fetch, Refusal};
-use sealedenv_delivery::{Answer, Content, Fetched, File, FilePath, Files, Outcome, Reason, Refused, Wanted};
+use sealedenv_crds::SealedEnv;
+use sealedenv_delivery::server::{Call, Fetch, Refusal, Sending};
+use sealedenv_delivery::{Answer, Fetched, Outcome, Reason, Refused, Wanted};
 use sealedenv_runtime::report::chain;
-use sealedenv_seal::OpenPolicy;
 use tokio::sync::{AcquireError, Semaphore};
 
 use super::asking::Asking;
 use super::ca::Bundle;
 use super::consumers::{Seen, Told};
-use super::gate::{Budget, Gate};
+use super::gate::{Budget, Lines, ONE, Share};
 use super::ladder::{Claims, Facts, Ladder, Reviewed, Rung, Stage};
 use super::metrics::Deliveries;
+use super::opening::{REFRESH, Release, is_quick, opening};
 use super::refusals::Refusals;
 use super::review::review;
 use crate::arrival::Arrival;
 use crate::controller::Extent;
-use crate::files;
 use crate::leader::clock::{Steady, Tick};
-use crate::opened::{Opened, open_all};
-use crate::plan::{self, memory};
 use crate::reconcile::Context;
 use crate::trail::NotRecorded;
 
@@ -40,12 +38,6 @@ const READS: Duration = Duration::from_secs(2);
 
 /// Longest time for a call. What the trail takes later than this is not released.
 const CALL: Duration = Duration::from_secs(8);
-
-/// The most values that are opened on the spot, and the most bytes of sealed text.
-const QUICK: (usize, usize) = (32, 128 << 10);
-
-/// When a pod should ask again.
-const REFRESH: Duration = Duration::from_mins(1);
 
 /// Calls of one address that are worked on, or whose answers are on their way. Others of it wait. More than one pod may
 /// stand behind an address.
@@ -67,17 +59,10 @@ pub struct Desk {
     steady: Steady,
     metrics: Deliveries,
     refusals: Mutex<Refusals>,
-    gate: Gate,
+    lines: Lines<IpAddr>,
     strangers: Semaphore,
     values: Budget,
     ladder: Ladder,
-}
-
-/// Values that wait for their record.
-struct Release {
-    files: Files,
-    keys: Vec<String>,
-    recipients: Vec<String>,
 }
 
 /// Nothing could be established.
@@ -108,7 +93,7 @@ impl Desk {
         metrics: Deliveries,
     ) -> Self {
         let refusals = Mutex::new(Refusals::new(steady.now()));
-        let (gate, strangers, values) = (Gate::new(EACH), Semaphore::new(STRANGERS), Budget::new(VALUES));
+        let (lines, strangers, values) = (Lines::new(EACH), Semaphore::new(STRANGERS), Budget::new(VALUES));
         let ladder = Ladder::default();
         Self {
             ctx,
@@ -119,7 +104,7 @@ impl Desk {
             steady,
             metrics,
             refusals,
-            gate,
+            lines,
             strangers,
             values,
             ladder,
@@ -128,28 +113,48 @@ impl Desk {
 
     async fn answer(&self, call: Call) -> Result<Fetched, Refusal> {
         if let Some(peer) = &call.peer {
-            call.sending.keep(self.gate.enter(peer.address).await.map_err(ending)?);
+            call.sending.keep(self.lines.enter(peer.address).await.map_err(closed)?);
         }
-        let stranger = self.strangers.acquire().await.map_err(ending)?;
+        let stranger = self.strangers.acquire().await.map_err(closed)?;
         let begun = self.steady.now();
         let mut facts = self.reviewed(&call).await.map_err(|error| self.not_looked(&error))?;
         drop(stranger);
         self.climb(Stage::Caller, &facts, &call.wanted, Refusal::Unauthenticated).await?;
         facts.pod = self.pod(facts.claims()).await.map_err(|error| self.not_looked(&error))?;
         self.climb(Stage::Pod, &facts, &call.wanted, Refusal::Denied).await?;
-        let mut share = self.values.share(call.wanted.len()).await.map_err(ending)?;
-        let mut answers = Vec::with_capacity(call.wanted.len());
+        let share = self.share(&mut facts, &call).await?;
+        let (mut answers, mut notes, mut made) = (Vec::with_capacity(call.wanted.len()), Vec::new(), 0);
+        let mut left = call.wanted.len();
         for wanted in call.wanted {
             facts.name.clone_from(&wanted.name);
             facts.env = None;
             facts.recorded = false;
-            let outcome = self.one(&mut facts, &wanted, begun).await;
-            self.note(&facts, &wanted, &outcome);
+            let outcome = self.one(&mut facts, &wanted, begun, &call.sending).await;
+            notes.extend(note(&facts, &wanted, &outcome));
+            (made, left) = (made + outcome.size(), left - 1);
+            share.lock().unwrap_or_else(PoisonError::into_inner).shrink(made + left * ONE);
             answers.push(Answer { name: wanted.name, outcome });
         }
-        share.shrink(answers.iter().map(|answer| answer.outcome.size()).sum());
-        call.sending.keep(share);
+        // Only now: what is given up half-way, nobody has.
+        for (env, seen) in notes {
+            self.ctx.book.note(&env, seen);
+        }
         Ok(Fetched { answers, authorities: self.bundle.get() })
+    }
+
+    /// Memory for those SealedEnvs of a call that the pod's spec names. It is counted for as long as anything of the call
+    /// goes on: also what a caller who is gone has left to do.
+    async fn share(&self, facts: &mut Facts, call: &Call) -> Result<Arc<Mutex<Share>>, Refusal> {
+        let mut count = 0;
+        for wanted in &call.wanted {
+            facts.name.clone_from(&wanted.name);
+            count += usize::from(self.ladder.climb(Stage::Name, facts).is_ok());
+        }
+        let namespace = facts.claims().namespace.as_deref().unwrap_or_default();
+        let share = self.values.share(namespace, count).await.map_err(closed)?;
+        let share = Arc::new(Mutex::new(share));
+        call.sending.keep(Arc::clone(&share));
+        Ok(share)
     }
 
     async fn reviewed(&self, call: &Call) -> Result<Facts, LookError> {
@@ -180,7 +185,7 @@ impl Desk {
     }
 
     /// One SealedEnv of a pod that may ask.
-    async fn one(&self, facts: &mut Facts, wanted: &Wanted, begun: Tick) -> Outcome {
+    async fn one(&self, facts: &mut Facts, wanted: &Wanted, begun: Tick, sending: &Sending) -> Outcome {
         if let Err(rung) = self.ladder.climb(Stage::Name, facts) {
             return self.refuse(facts, rung.name, rung.reason, told(rung)).await;
         }
@@ -197,8 +202,12 @@ impl Desk {
         }
         // A ladder that lacks the rung `Found`, in a test, gets here without one.
         let Some(env) = facts.env.clone() else { return refused(Reason::NotFound, String::new()) };
-        let ctx = Arc::clone(&self.ctx);
-        let open = move || opening(&ctx, &env);
+        let (ctx, counted) = (Arc::clone(&self.ctx), sending.clone());
+        let open = move || {
+            // Nobody can end it, not even who does not wait for it any more.
+            let _counted = counted;
+            opening(&ctx, &env)
+        };
         // To hand ten values to another thread costs a third of what it takes to open them.
         let opened = if facts.env.as_deref().is_some_and(is_quick) {
             catch_unwind(AssertUnwindSafe(open)).ok()
@@ -220,16 +229,25 @@ impl Desk {
             self.metrics.unchanged();
             return Outcome::Unchanged { refresh_after: REFRESH };
         }
-        self.release(facts, wanted, release, begun).await
+        self.release(facts, wanted, release, (begun, sending)).await
     }
 
     /// No record, no release.
-    async fn release(&self, facts: &mut Facts, wanted: &Wanted, release: Release, begun: Tick) -> Outcome {
+    async fn release(
+        &self,
+        facts: &mut Facts,
+        wanted: &Wanted,
+        release: Release,
+        (begun, sending): (Tick, &Sending),
+    ) -> Outcome {
         let digest = |text: &str| text.parse::<KeyedDigest>().ok();
         let record = record(facts, Ended::Ok).keys(release.keys).recipients(release.recipients);
         let record = record.digests(wanted.held.as_deref().and_then(digest), digest(&release.files.digest));
-        let steady = self.steady.clone();
-        let still = move || steady.now() - begun < CALL;
+        let (steady, counted) = (self.steady.clone(), sending.clone());
+        let still = move || {
+            let _counted = &counted;
+            steady.now() - begun < CALL
+        };
         let taken = self.ctx.trail.record_delivery(vec![record], still).await;
         if let Err(error) = &taken {
             tracing::warn!(error = chain(error), name = facts.name, "a delivery is not on record");
@@ -297,21 +315,6 @@ impl Desk {
         refused(reason, message)
     }
 
-    /// Has the status told what the pod has, where there is a SealedEnv to tell it.
-    fn note(&self, facts: &Facts, wanted: &Wanted, outcome: &Outcome) {
-        let Claims { pod, uid, .. } = facts.claims();
-        let (Some(env), Some(pod), Some(uid)) = (&facts.env, pod, uid) else { return };
-        let (pod, uid) = (pod.clone(), uid.clone());
-        let told = match outcome {
-            Outcome::Files(files) => Told::Holds(files.digest.clone()),
-            Outcome::Unchanged { .. } => Told::Holds(wanted.held.clone().unwrap_or_default()),
-            // A moment of ours, and nothing about this pod.
-            Outcome::Refused(Refused { reason: Reason::Unavailable, .. }) => return,
-            Outcome::Refused(refused) => Told::Refused(refused.reason.as_str()),
-        };
-        self.ctx.book.note(env, Seen { uid, pod, told });
-    }
-
     fn not_looked(&self, error: &LookError) -> Refusal {
         tracing::warn!(error = chain(error), "a call of the delivery API cannot be answered");
         self.metrics.turned_away("ApiServer");
@@ -352,59 +355,23 @@ async fn in_time<T>(question: impl Future<Output = T>) -> Result<T, LookError> {
     tokio::time::timeout(READS, question).await.map_err(|_| LookError::Time)
 }
 
-/// Nothing is counted any more: the process ends.
-fn ending(_: AcquireError) -> Refusal {
+/// The semaphores are never closed, so nobody meets this.
+fn closed(_: AcquireError) -> Refusal {
     Refusal::Unavailable
 }
 
-/// Whether opening takes about a millisecond at most.
-fn is_quick(env: &SealedEnv) -> bool {
-    let texts = env.spec.data.values().map(String::len).sum::<usize>();
-    env.spec.files.is_empty() && env.spec.data.len() <= QUICK.0 && texts <= QUICK.1
-}
-
-/// Opens the values. Wiped when what comes of it is dropped.
-fn opening(ctx: &Context, env: &SealedEnv) -> Result<Release, (Reason, String)> {
-    let namespace = env.metadata.namespace.as_deref().unwrap_or_default();
-    let name = env.metadata.name.as_deref().unwrap_or_default();
-    let ring = ctx.keys.ring();
-    if let Some(problem) = plan::problem(&env.spec) {
-        return Err((Reason::NotOpened, problem));
-    }
-    let mut opened = open_all(namespace, name, &env.spec, &ring.keyring, OpenPolicy::default());
-    ctx.metrics.opened(&opened);
-    files::add(&env.spec, &mut opened);
-    rendered(ctx, &env.spec, opened)
-}
-
-fn rendered(ctx: &Context, spec: &SealedEnvSpec, opened: Opened) -> Result<Release, (Reason, String)> {
-    let policy = spec.on_key_error;
-    let modes = files::modes(spec);
-    let mut recipients: Vec<String> =
-        opened.0.values().flat_map(|key| key.sealed_to.iter().cloned()).collect();
-    recipients.sort_unstable();
-    recipients.dedup();
-    let content = memory::fold(opened, policy).map_err(|refusal| {
-        let reason = match refusal.reason {
-            crate::reason::Reason::TooLarge => Reason::TooLarge,
-            _ => Reason::NotOpened,
-        };
-        (reason, refusal.message)
-    })?;
-    let keep = memory::kept_by_pods(&content.states, policy);
-    let digest = ctx.digests.of_files(&content.values, &modes, &keep);
-    let path = |key: &str| {
-        FilePath::parse(key).map_err(|_| (Reason::NotOpened, format!("{key} cannot be the name of a file")))
+/// What the status is to tell of the pod, where there is a SealedEnv to tell it.
+fn note(facts: &Facts, wanted: &Wanted, outcome: &Outcome) -> Option<(Arc<SealedEnv>, Seen)> {
+    let Claims { pod, uid, .. } = facts.claims();
+    let (env, pod, uid) = (facts.env.clone()?, pod.clone()?, uid.clone()?);
+    let told = match outcome {
+        Outcome::Files(files) => Told::Holds(files.digest.clone()),
+        Outcome::Unchanged { .. } => Told::Holds(wanted.held.clone().unwrap_or_default()),
+        // A moment of ours, and nothing about this pod.
+        Outcome::Refused(Refused { reason: Reason::Unavailable, .. }) => return None,
+        Outcome::Refused(refused) => Told::Refused(refused.reason.as_str()),
     };
-    let keep = keep.into_iter().map(path).collect::<Result<_, _>>()?;
-    let keys = content.values.keys().cloned().collect();
-    let files = (content.values.iter())
-        .map(|(key, value)| {
-            let content = Content::new(value.expose().to_vec());
-            Ok(File { path: path(key)?, content, mode: modes.get(key).copied() })
-        })
-        .collect::<Result<_, _>>()?;
-    Ok(Release { files: Files { digest, files, keep, refresh_after: REFRESH }, keys, recipients })
+    Some((env, Seen { uid, pod, told }))
 }
 
 /// About one SealedEnv and the pod that asks for it.

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tonic::transport::Server;
 
-use super::accept::{Most, connections};
+use super::accept::{self, Most, connections};
 use super::ca::{Bundle, Ca};
 use super::desk::Desk;
 use crate::controller::Extent;
@@ -110,15 +110,15 @@ pub struct Parts {
 ///
 /// # Errors
 /// [`ServeError`], before anything is served.
-pub async fn start(
+pub fn start(
     settings: Settings,
     parts: Parts,
     shutdown: Shutdown,
 ) -> Result<Vec<JoinHandle<()>>, ServeError> {
     let Settings { listen, names, namespace, plugin_user } = settings;
     let Parts { ctx, asking, extents, steady, metrics, ready } = parts;
-    let listener = TcpListener::bind(listen).await;
-    let listener = listener.map_err(|source| ServeError::Listen { address: listen, source })?;
+    let bound = accept::listen(listen);
+    let listener = bound.map_err(|source| ServeError::Listen { address: listen, source })?;
     let certificates = Certificates::new();
     let tls = certificates.server_config_for(b"h2").map_err(|e| ServeError::Tls(io::Error::other(e)))?;
     let bundle = Bundle::default();

@@ -1,8 +1,9 @@
 //! What one caller can take from others.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::pin::Pin;
 
+use futures::FutureExt as _;
 use futures::future::join_all;
 use sealedenv_delivery::Fetched;
 use sealedenv_delivery::server::{Peer, Sending};
@@ -17,6 +18,17 @@ fn call_from(address: [u8; 4]) -> Call {
 }
 
 impl Bench {
+    /// The same pod and SealedEnv in another namespace; its token is the namespace's name.
+    fn other_namespace(&self, namespace: &str) {
+        let user = format!("system:serviceaccount:{namespace}:checkout");
+        self.put(&format!("token {namespace}"), review(&user, "checkout-0", "0f1e", "node-a"));
+        for path in [POD, ENV] {
+            let (code, mut object) = self.world.lock().unwrap().answers[path].clone();
+            object["metadata"]["namespace"] = namespace.into();
+            self.put(&path.replace("shop", namespace), (code, object));
+        }
+    }
+
     /// Calls from there, and keeps the answer from being written.
     async fn unread(&self, address: [u8; 4]) -> Result<(Fetched, Sending), Refusal> {
         let call = call_from(address);
@@ -25,19 +37,20 @@ impl Bench {
     }
 }
 
+/// How many tokens the API server was asked about.
+fn reviews(bench: &Bench) -> usize {
+    bench.world.lock().unwrap().calls.iter().filter(|call| call.ends_with(REVIEWS)).count()
+}
+
 #[tokio::test(start_paused = true)]
 async fn callers_of_one_address_keep_nobody_else_waiting() {
     let (log, _) = recorded();
     let bench = bench(log, Leadership::alone());
-    let hung = AtomicUsize::new(0);
     bench.world.lock().unwrap().hung = true;
-    let crowd = join_all((0..100).map(|_| async {
-        hung.fetch_add(1, Ordering::Relaxed);
-        bench.desk.fetch(call_from([10, 0, 0, 1])).await
-    }));
+    let crowd = join_all((0..100).map(|_| bench.desk.fetch(call_from([10, 0, 0, 1]))));
     let other = async {
         sleep(Duration::from_millis(500)).await;
-        assert_eq!(hung.load(Ordering::Relaxed), 100, "all of them wait, or hang in a review");
+        assert_eq!(reviews(&bench), 8, "eight hang in a review, the others wait in line");
         bench.world.lock().unwrap().hung = false;
         let start = Instant::now();
         assert!(bench.desk.fetch(call_from([10, 0, 0, 2])).await.is_ok());
@@ -48,7 +61,7 @@ async fn callers_of_one_address_keep_nobody_else_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_that_nobody_reads_count_until_they_are_gone() {
+async fn answers_that_nobody_reads_count_until_they_are_gone_and_for_their_namespace_only() {
     let (log, memory) = recorded();
     let bench = bench(log, Leadership::alone());
     bench.env(&json!({"public": {"LARGE": "x".repeat(1_000_000)}}));
@@ -61,8 +74,22 @@ async fn answers_that_nobody_reads_count_until_they_are_gone() {
             Err(refusal) => break refusal,
         }
     };
-    assert_eq!((refused, unread.len()), (Refusal::Unavailable, 20));
-    assert_eq!(lines(&memory).len(), 20, "what waits for memory is not opened");
+    assert_eq!((refused, unread.len()), (Refusal::Unavailable, 10));
+    assert_eq!(lines(&memory).len(), 10, "what waits for memory is not opened");
+    // A name that the pod's spec does not have takes no memory, and so waits for none.
+    let mut stranger = call_from([10, 0, 1, 1]);
+    stranger.wanted[0].name = "billing".to_owned();
+    let start = Instant::now();
+    let answers = bench.desk.fetch(stranger).await.ok().unwrap().answers;
+    assert_eq!((refusal(&answers[0].outcome), start.elapsed()), (Reason::NotNamed, Duration::ZERO));
+    // Another namespace has the other half.
+    bench.other_namespace("depot");
+    let mut other = call_from([10, 0, 2, 1]);
+    other.pod = token("depot");
+    let start = Instant::now();
+    let answers = bench.desk.fetch(other).await.ok().unwrap().answers;
+    assert!(matches!(&answers[0].outcome, Outcome::Files(_)));
+    assert_eq!(start.elapsed(), Duration::ZERO);
     unread.pop();
     assert!(bench.unread([10, 0, 1, 1]).await.is_ok());
 }
@@ -80,4 +107,39 @@ async fn small_answers_that_nobody_reads_fill_the_places_of_their_address_only()
     };
     assert_eq!((refused, unread.len()), (Refusal::Unavailable, 8));
     assert!(bench.unread([10, 0, 0, 2]).await.is_ok());
+}
+
+/// Lets a call go on as far as it gets while the only thread for long work is taken.
+async fn push<T>(mut call: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    for _ in 0..200 {
+        if let Some(done) = call.as_mut().now_or_never() {
+            return Some(done);
+        }
+        tokio::task::yield_now().await;
+    }
+    None
+}
+
+#[test]
+fn a_call_that_is_given_up_counts_until_its_work_is_done() {
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let (log, _) = recorded();
+        let bench = bench(log, Leadership::alone());
+        bench.env(&json!({"files": {"all.json": {"format": "JSON"}}})); // not opened on the spot
+        let (go, wait) = std::sync::mpsc::channel();
+        let busy = tokio::task::spawn_blocking(move || wait.recv());
+        for _ in 0..8 {
+            let mut call = Box::pin(bench.desk.fetch(call_from([10, 0, 0, 1])));
+            assert!(push(call.as_mut()).await.is_none(), "its work waits for a thread");
+        }
+        assert_eq!(reviews(&bench), 8);
+        let mut ninth = Box::pin(bench.desk.fetch(call_from([10, 0, 0, 1])));
+        assert!(push(ninth.as_mut()).await.is_none());
+        assert_eq!(reviews(&bench), 8, "nothing is begun for it: eight are not done yet");
+        go.send(()).unwrap();
+        busy.await.unwrap().unwrap();
+        assert!(ninth.await.is_ok());
+    });
 }

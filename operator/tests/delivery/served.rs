@@ -75,7 +75,7 @@ impl Bench {
             metrics: Deliveries::default(),
             ready,
         };
-        (address, serve::start(settings, parts, shutdown.clone()).await.unwrap())
+        (address, serve::start(settings, parts, shutdown.clone()).unwrap())
     }
 
     /// The authorities, when they are published.
