@@ -63,8 +63,8 @@ fn told(name: &str, environment: &str) -> Result<String> {
     Ok(pod.to_string())
 }
 
-/// One whose agent is to run a program. The image has no other that can be run without harm: the agent itself, which says what
-/// it can do and ends with 0, or, asked for what it has not, with 2.
+/// One whose agent is to run a program. The image has nothing harmless to run but the agent itself: `--version` ends with 0,
+/// a flag that it does not have with 2.
 fn running(name: &str, environment: &str, program: &str) -> Result<String> {
     let mut pod: Value = serde_json::from_str(&pod(name, environment)?)?;
     pod["metadata"]["annotations"]["sealedenv.dev/on-change"] = json!(format!("exec={program}"));

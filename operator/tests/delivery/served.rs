@@ -8,7 +8,7 @@ async fn served_over_tls_to_who_trusts_the_published_authority() {
     let (log, memory) = recorded();
     let bench = bench(log, Leadership::alone());
     let shutdown = Shutdown::new();
-    let (address, mut tasks) = bench.serve(&shutdown).await;
+    let (address, mut tasks) = bench.serve(&shutdown);
     let authorities = bench.published().await;
     assert_eq!(bench.world.lock().unwrap().answers[SECRETS].1.as_array().unwrap().len(), 1, "one authority");
     assert!(!authorities.contains("PRIVATE"), "a key is published");
@@ -39,7 +39,7 @@ async fn served_over_tls_to_who_trusts_the_published_authority() {
     assert_eq!(lines(&memory).len(), 2);
 
     // Another replica, or the same one started again, is known to the same clients: the authority was kept.
-    let (address, more) = bench.serve(&shutdown).await;
+    let (address, more) = bench.serve(&shutdown);
     tasks.extend(more);
     let other = client_of(address, "sealedenv-delivery.system.svc");
     let answers = async {
@@ -63,7 +63,7 @@ async fn served_over_tls_to_who_trusts_the_published_authority() {
 
 impl Bench {
     /// Serves all of it on a free port.
-    async fn serve(&self, shutdown: &Shutdown) -> (std::net::SocketAddr, Vec<tokio::task::JoinHandle<()>>) {
+    fn serve(&self, shutdown: &Shutdown) -> (std::net::SocketAddr, Vec<tokio::task::JoinHandle<()>>) {
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let ready = Readiness::new().gate("delivery");
         let settings = Settings::new(address, "sealedenv-delivery", "system", "sealedenv-node");
