@@ -40,7 +40,9 @@ pub enum Entry {
 
 /// An entry that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is neither a host, as in *.example.com or http://vault.shop.svc:8200, nor a net, as in 10.1.0.0/16")]
+#[error(
+    "{0} is neither a host, as in *.example.com or http://vault.shop.svc:8200, nor a net, as in 10.1.0.0/16"
+)]
 pub struct EntryError(String);
 
 /// Where a request goes.
@@ -67,7 +69,9 @@ pub enum Refused {
     #[error("the operator's --provider-hosts does not allow this host")]
     Host,
     /// The number is of this machine, of its link, or of a cloud's metadata service.
-    #[error("it leads to an address that no store has: of this machine, of its link, or of a metadata service")]
+    #[error(
+        "it leads to an address that no store has: of this machine, of its link, or of a metadata service"
+    )]
     Address,
 }
 
@@ -98,11 +102,10 @@ impl Policy {
         match number(&target.host) {
             Some(number) if tls => self.may_reach(number).map(|()| target),
             Some(number) if self.is_net(number) => Ok(target),
-            Some(_) => Err(Refused::NotHttps),
             None if looks_like_a_number(&target.host) => Err(Refused::Address),
             None if self.has(&target) => Ok(target),
             None if tls => Err(Refused::Host),
-            None => Err(Refused::NotHttps),
+            _ => Err(Refused::NotHttps),
         }
     }
 
@@ -222,8 +225,9 @@ fn is_special_v6(v6: Ipv6Addr) -> bool {
     let metadata = segments[0] == 0xfd00 && segments[1] == 0x0ec2;
     // 6to4, NAT64 and addresses that hold one of IPv4 lead where that one leads.
     let inner = match segments {
-        [0x0064, 0xff9b, 0, 0, 0, 0, high, low] | [0, 0, 0, 0, 0, 0, high, low] => Some((high, low)),
-        [0x2002, high, low, ..] => Some((high, low)),
+        [0x0064, 0xff9b, 0, 0, 0, 0, high, low] | [0, 0, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
+            Some((high, low))
+        }
         _ => None,
     };
     let inner = inner.map(|(high, low)| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));

@@ -5,6 +5,7 @@
 //! | may a store point there? | [`guard`], pure |
 //! | what of an answer is the value? | [`pick`], pure |
 //! | what is asked next, and when? | [`schedule`], pure |
+//! | how is it asked? | [`transport`] |
 //! | what came of it? | [`Outcome`] |
 //!
 //! An [`Outcome`] has no text. What a store says of a failure has held tokens and values elsewhere; it ends here.
@@ -14,5 +15,6 @@ pub mod guard;
 mod outcome;
 pub mod pick;
 pub mod schedule;
+pub mod transport;
 
 pub use outcome::{Ask, Lease, Outcome, Read};

@@ -39,7 +39,8 @@ fn without_hosts_every_one_may_be_reached_over_tls() {
 
 #[test]
 fn hosts_are_those_of_the_list_and_no_others() {
-    let policy = policy(&["*.vault.example.com", "https://kms.example.com:8443", "http://vault.shop.svc:8200"]);
+    let policy =
+        policy(&["*.vault.example.com", "https://kms.example.com:8443", "http://vault.shop.svc:8200"]);
     for (address, expected) in [
         ("https://a.vault.example.com", Ok(())),
         ("https://a.b.vault.example.com:1", Ok(())),
@@ -84,7 +85,8 @@ fn what_is_special_is_reached_only_where_it_is_named() {
     ] {
         assert_eq!(none.may_reach(special.parse().unwrap()), Err(Refused::Address), "{special}");
     }
-    for usual in ["10.0.0.1", "192.168.1.1", "172.16.0.1", "100.64.0.1", "8.8.8.8", "fd12::1", "2001:db8::1"] {
+    for usual in ["10.0.0.1", "192.168.1.1", "172.16.0.1", "100.64.0.1", "8.8.8.8", "fd12::1", "2001:db8::1"]
+    {
         assert_eq!(none.may_reach(usual.parse().unwrap()), Ok(()), "{usual}");
     }
     let named = policy(&["127.0.0.0/8", "fd00:ec2::254/128"]);
@@ -100,7 +102,20 @@ fn what_is_special_is_reached_only_where_it_is_named() {
 
 #[test]
 fn what_is_no_entry_is_refused_by_name() {
-    for text in ["", "*", "*.", "a..b", "a b", "127.0.0.1", "10.0.0.0/33", "::/129", "x/8", "https://a/b", "a:b", "0x7f"] {
+    for text in [
+        "",
+        "*",
+        "*.",
+        "a..b",
+        "a b",
+        "127.0.0.1",
+        "10.0.0.0/33",
+        "::/129",
+        "x/8",
+        "https://a/b",
+        "a:b",
+        "0x7f",
+    ] {
         let error = text.parse::<Entry>().unwrap_err();
         assert!(error.to_string().starts_with(&format!("{text} is neither")), "{text}");
     }

@@ -32,8 +32,9 @@ pub(super) enum May {
 
 impl Breaker {
     pub(super) fn may(&self, now: Time) -> May {
-        if now < self.until {
-            May::Wait(self.until - now)
+        let pause = self.until.saturating_sub(now);
+        if !pause.is_zero() {
+            May::Wait(pause)
         } else if self.is_open() {
             May::Probe
         } else {

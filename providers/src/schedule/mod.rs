@@ -148,15 +148,12 @@ impl Schedule {
         self.calls = self.calls.saturating_sub(1);
         let (mut answers, mut pause, mut failed) = (false, None, false);
         for (ask, outcome) in call {
-            let unavailable = match outcome {
-                Outcome::Unavailable { retry_after } => {
-                    (pause, failed) = (pause.max(*retry_after), true);
-                    true
-                }
-                _ => {
-                    answers = true;
-                    false
-                }
+            let unavailable = if let Outcome::Unavailable { retry_after } = outcome {
+                (pause, failed) = (pause.max(*retry_after), true);
+                true
+            } else {
+                answers = true;
+                false
             };
             let Some(path) = self.paths.get_mut(ask) else { continue };
             path.is_asked = false;
@@ -188,7 +185,7 @@ impl Schedule {
 /// A little less than an interval, the same for each path at any time: paths that came at once are not asked for at once
 /// for ever.
 fn spread(interval: Duration, seed: &str) -> Duration {
-    interval - interval / 20 * hash(seed, 0) / 1000
+    interval.saturating_sub(interval / 20 * hash(seed, 0) / 1000)
 }
 
 /// The pause after so many failures in a row: doubled each time, and anything between a quarter and all of it.

@@ -77,7 +77,11 @@ fn a_path_is_asked_for_by_one_call_at_a_time() {
     schedule.want(&ask("a"), INTERVAL, S);
     assert_eq!(schedule.next(S), Next::Idle);
     answer(&mut schedule, &asks, &found(), S);
-    assert_eq!(schedule.next(S), Next::Call(vec![ask("a")]), "what was asked for meanwhile was not answered by it");
+    assert_eq!(
+        schedule.next(S),
+        Next::Call(vec![ask("a")]),
+        "what was asked for meanwhile was not answered by it"
+    );
     answer(&mut schedule, &[ask("a")], &found(), S);
     assert!(matches!(schedule.next(S), Next::Wait(pause) if pause > INTERVAL * 9 / 10 && pause <= INTERVAL));
     schedule.refresh(&ask("a"), S * 2);
