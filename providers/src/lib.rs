@@ -6,6 +6,7 @@
 //! | what of an answer is the value? | [`pick`], pure |
 //! | what is asked next, and when? | [`schedule`], pure |
 //! | how is it asked? | [`transport`] |
+//! | what does each kind of store do? | [`provider`]: [`vault`] |
 //! | what came of it? | [`Outcome`] |
 //!
 //! An [`Outcome`] has no text. What a store says of a failure has held tokens and values elsewhere; it ends here.
@@ -14,7 +15,9 @@
 pub mod guard;
 mod outcome;
 pub mod pick;
+pub mod provider;
 pub mod schedule;
 pub mod transport;
+pub mod vault;
 
 pub use outcome::{Ask, Lease, Outcome, Read};

@@ -1,0 +1,35 @@
+//! What every kind of store does for the planner.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::{Ask, Lease, Outcome};
+
+/// An answer that is waited for.
+pub type Answering<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One store, with the credentials for it. It asks when it is told to: how often is [`crate::schedule`]'s to say.
+pub trait Provider: Send + Sync {
+    /// The most paths of one call.
+    fn batch(&self) -> usize {
+        1
+    }
+
+    /// Asks, with as few calls as the store's API lets it. One outcome for each, in their order.
+    fn fetch<'a>(&'a self, asks: &'a [Ask]) -> Answering<'a, Vec<Outcome>>;
+
+    /// Makes a lease longer. Where there are none: [`Outcome::NotFound`].
+    fn renew<'a>(&'a self, lease: &'a Lease) -> Answering<'a, Renewed> {
+        let _ = lease;
+        Box::pin(std::future::ready(Err(Outcome::NotFound)))
+    }
+
+    /// Ends a lease, so that what it gave is worth nothing. Where there are none: done.
+    fn revoke<'a>(&'a self, lease: &'a Lease) -> Answering<'a, Result<(), Outcome>> {
+        let _ = lease;
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// The longer lease, or what came instead, which is never [`Outcome::Found`].
+pub type Renewed = Result<Lease, Outcome>;
