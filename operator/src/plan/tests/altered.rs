@@ -144,3 +144,35 @@ fn a_status_of_an_older_operator_is_believed() {
     world.values = vec![("A", Err("BadMac")), ("B", Err("BadMac"))];
     assert!(!outcomes(&world.plan(None)).contains(&LOST));
 }
+
+#[test]
+fn a_value_that_stays_in_the_secret_of_a_former_name_was_removed_by_nobody() {
+    let large: &'static str = Box::leak("x".repeat(content::MAX_SECRET_SIZE).into_boxed_str());
+    let renamed = || {
+        let mut world = kept();
+        world.spec.secret = Some(SecretShape { name: Some("another".into()), ..SecretShape::default() });
+        (world.generation, world.input) = (3, "input3");
+        world
+    };
+    let mut fail = renamed();
+    fail.spec.on_key_error = OnKeyError::Fail;
+    let mut none_opens = renamed();
+    none_opens.values = vec![("A", Err("BadMac")), ("B", Err("BadMac"))];
+    let mut too_large = renamed();
+    too_large.values = vec![("A", Ok(large)), ("B", Err("BadMac"))];
+    for (why, world, secret) in [
+        ("KeysNotOpened", fail, None),
+        ("NothingOpened", none_opens, None),
+        ("TooLarge", too_large, None),
+        ("SecretNotOurs", renamed(), Some(foreign(false, &[("A", "theirs")]))),
+    ] {
+        let former = Some(ours_with("11", &[("A", "a"), ("B", "b")]));
+        let plan = world.plan_seeing(Observed { secret, former, ring: "ring1".into() });
+        assert_eq!(ready(&plan), ("False", why));
+        assert!(plan.steps.is_empty() && !outcomes(&plan).contains(&LOST), "{why}");
+        // And when it has its name again, it is as it was left.
+        let back = World { spec: SealedEnvSpec::default(), status: plan.status, ..kept() };
+        let plan = back.plan(Some(ours_with("12", &[("A", "a"), ("B", "b")])));
+        assert!(!outcomes(&plan).contains(&LOST) && !key(&plan.status, "B").altered, "{why}");
+    }
+}
