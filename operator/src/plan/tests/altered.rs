@@ -176,3 +176,28 @@ fn a_value_that_stays_in_the_secret_of_a_former_name_was_removed_by_nobody() {
         assert!(!outcomes(&plan).contains(&LOST) && !key(&plan.status, "B").altered, "{why}");
     }
 }
+
+#[test]
+fn what_was_noted_under_another_digest_key_is_no_evidence() {
+    let mut world = kept();
+    let with_new_key = |world: &World, version, b| {
+        let secret = Some(ours_with(version, &[("A", "a"), ("B", b)]));
+        let observed = Observed { secret, former: None, ring: "ring1".into() };
+        plan(T0, &world.subject(), observed, world.opened(), &DigestKey::new([9; 32]))
+    };
+    let old = key(&world.status, "B").digest.clone();
+    let touched = with_new_key(&world, "12", "b");
+    assert!(!outcomes(&touched).contains(&LOST) && !key(&touched.status, "B").altered);
+    assert_ne!(key(&touched.status, "B").digest, old, "noted anew");
+    world.status = touched.status;
+    let edited = with_new_key(&world, "13", "hacked");
+    assert!(outcomes(&edited).contains(&LOST), "and from then on it is evidence");
+
+    // What was found out before stays.
+    let mut world = kept();
+    world.carry_out(Some(ours_with("12", &[("A", "a"), ("B", "hacked")])), "12");
+    for version in ["12", "13"] {
+        let seen = with_new_key(&world, version, "hacked");
+        assert!(key(&seen.status, "B").altered && !outcomes(&seen).contains(&LOST));
+    }
+}
