@@ -201,3 +201,25 @@ fn what_was_noted_under_another_digest_key_is_no_evidence() {
         assert!(key(&seen.status, "B").altered && !outcomes(&seen).contains(&LOST));
     }
 }
+
+#[test]
+fn what_an_immutable_secret_did_not_take_is_not_missed_in_it() {
+    let mut world = World::default();
+    world.spec.secret = Some(SecretShape { immutable: true, ..SecretShape::default() });
+    world.carry_out(None, "10");
+    let seen = |version| {
+        let mut secret = ours_with(version, &[("A", "a"), ("B", "b")]);
+        secret.live.as_mut().unwrap().immutable = true;
+        Some(secret)
+    };
+    world.values = vec![("A", Ok("a")), ("B", Ok("b2"))];
+    (world.generation, world.input) = (2, "input2");
+    let refused = world.plan(seen("10"));
+    assert_eq!(ready(&refused), ("False", "SecretImmutable"));
+    assert_eq!(key(&refused.status, "B").digest, key(&world.status, "B").digest);
+    world.status = refused.status;
+    world.values = vec![("A", Ok("a")), ("B", Err("BadMac"))];
+    (world.generation, world.input) = (3, "input3");
+    let plan = world.plan(seen("11"));
+    assert!(!outcomes(&plan).contains(&LOST) && !key(&plan.status, "B").altered);
+}
