@@ -296,10 +296,10 @@ pub struct KeyStatus {
     /// When the value that is delivered now was opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_good_at: Option<Time>,
-    /// Keyed digest of the last good value that was written to the Secret.
+    /// Keyed digest of the last good value that was written to the Secret. It shows whether somebody else changed the value since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// The value cannot be opened, and what the Secret holds is not the last good one: somebody else put it there. The operator cannot put it back.
+    /// Somebody else changed this key in the Secret while its value cannot be opened. The last good value is lost, and what was put in its place stays. Seal the value again, or put the last good one into the Secret.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub altered: bool,
 }
@@ -320,7 +320,7 @@ pub enum Source {
 pub enum KeyState {
     /// The Secret holds the value of the spec; in Memory delivery, pods can have it.
     Ready,
-    /// The value cannot be opened, or the file not be made; the Secret still holds the last good one.
+    /// The value cannot be opened, or the file not be made; the Secret still holds the last good one, or, where `altered` is true, what somebody else put in its place.
     KeptLast,
     /// The value cannot be opened; the Secret does not hold the key. In Memory delivery, pods that have its last good value keep it unless the policy says Omit.
     Missing,

@@ -59,7 +59,8 @@ impl DigestKey {
         self.of_files(content, &Modes::new(), &[])
     }
 
-    /// Digest of one value of one SealedEnv, 16 hex digits. The same value elsewhere has another.
+    /// Digest of one value of one SealedEnv: the key's mark, a colon and 16 hex digits. The same value elsewhere has
+    /// another.
     pub fn of_value(&self, place: [&str; 3], value: &Plain) -> String {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.0.as_slice()) else {
             return String::new();
@@ -70,7 +71,21 @@ impl DigestKey {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part);
         }
-        hex::encode(&mac.finalize().into_bytes()[..8])
+        format!("{}:{}", self.mark(), hex::encode(&mac.finalize().into_bytes()[..8]))
+    }
+
+    /// Whether the digest of a value was made with this key. With another, it says nothing about any value.
+    pub fn made(&self, digest: &str) -> bool {
+        digest.split_once(':').is_some_and(|(mark, _)| mark == self.mark())
+    }
+
+    /// Tells this key from others, 8 hex digits.
+    fn mark(&self) -> String {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.0.as_slice()) else {
+            return String::new();
+        };
+        mac.update(&(u64::MAX - 3).to_be_bytes());
+        hex::encode(&mac.finalize().into_bytes()[..4])
     }
 
     /// Digest of files, which are another delivery when their content or their permissions are others, or when pods are
@@ -169,7 +184,10 @@ mod tests {
             of(["test", "checkout", "A"], "1"),
             of(["shop", "checkout", "A1"], ""),
         ];
-        assert!(others.iter().all(|other| *other != base && other.len() == 16));
+        assert!(others.iter().all(|other| *other != base && other.len() == 25));
+        let another = DigestKey::new([8; 32]);
+        assert!(others.iter().all(|other| key.made(other) && !another.made(other)));
+        assert!(!key.made("") && !key.made("0011223344556677"), "of unknown origin");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::notices::Regarding;
 use crate::plan::conditions;
 use crate::reason::Reason;
 use crate::reconcile::Context;
+use crate::trail::NotRecorded;
 
 /// Objects that wait to be reported. More are dropped, and reported when the watch shows them again.
 const WAITING: usize = 1024;
@@ -39,13 +40,21 @@ enum ReportError {
     Write(#[source] kube::Error),
     #[error("encoding its status")]
     Encode(#[source] serde_json::Error),
+    #[error(transparent)]
+    NotRecorded(#[from] NotRecorded),
 }
 
 impl Undecodable {
     /// Starts the reporter.
     pub fn start(ctx: Arc<Context>) -> Self {
         let (send, receive) = mpsc::channel(WAITING);
-        let reporter = Reporter { ctx, told: HashMap::new(), left: HashMap::new(), again: HashMap::new() };
+        let reporter = Reporter {
+            ctx,
+            recorded: HashMap::new(),
+            told: HashMap::new(),
+            left: HashMap::new(),
+            again: HashMap::new(),
+        };
         tokio::spawn(reporter.run(receive));
         Self(send)
     }
@@ -61,19 +70,14 @@ impl Undecodable {
 /// Reports one object after the other, and again what failed.
 struct Reporter {
     ctx: Arc<Context>,
+    /// The generation whose refusal is on record, by UID: it is once, however often the status is tried.
+    recorded: HashMap<String, Option<i64>>,
     /// The generation that was reported, by UID. Writing the status makes another watch event: once is enough.
     told: HashMap<String, Option<i64>>,
     /// What a standby has seen, for the time when it leads.
-    left: HashMap<String, Report>,
+    left: HashMap<String, ObjectMeta>,
     /// What failed, and when it is tried again.
-    again: HashMap<String, (Instant, Report)>,
-}
-
-/// An object to be reported.
-struct Report {
-    meta: ObjectMeta,
-    /// Whether the refusal is on record: it is once, however often the status is tried.
-    recorded: bool,
+    again: HashMap<String, (Instant, ObjectMeta)>,
 }
 
 impl Reporter {
@@ -81,59 +85,110 @@ impl Reporter {
         let mut roles = self.ctx.leadership.roles();
         loop {
             let due = self.again.values().map(|(due, _)| *due).min();
-            let batch: Vec<Report> = tokio::select! {
+            let batch: Vec<ObjectMeta> = tokio::select! {
                 meta = receive.recv() => match meta {
-                    Some(meta) => vec![Report { meta, recorded: false }],
+                    Some(meta) => vec![meta],
                     None => return,
                 },
-                Ok(()) = roles.changed() => self.left.drain().map(|(_, report)| report).collect(),
+                Ok(()) = roles.changed() => self.left.drain().map(|(_, meta)| meta).collect(),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     let now = Instant::now();
-                    self.again.extract_if(|_, (due, _)| *due <= now).map(|(_, (_, report))| report).collect()
+                    self.again.extract_if(|_, (due, _)| *due <= now).map(|(_, (_, meta))| meta).collect()
                 }
             };
-            for report in batch {
-                self.attempt(report).await;
+            for meta in batch {
+                self.attempt(meta).await;
             }
         }
     }
 
-    async fn attempt(&mut self, mut report: Report) {
-        let uid = report.meta.uid.clone().unwrap_or_default();
+    async fn attempt(&mut self, meta: ObjectMeta) {
+        let uid = meta.uid.clone().unwrap_or_default();
         // What was seen last counts.
         self.again.remove(&uid);
         if !self.ctx.leadership.leads() {
             if self.left.len() < WAITING {
-                self.left.insert(uid, report);
+                self.left.insert(uid, meta);
             }
             return;
         }
-        if self.told.get(&uid) == Some(&report.meta.generation) {
+        if self.told.get(&uid) == Some(&meta.generation) {
             return;
         }
-        let reference = reference(&report.meta);
-        match tell(&self.ctx, &mut report).await {
+        let reference = reference(&meta);
+        match self.tell(&meta).await {
             Ok(told) => {
                 self.ctx.failures.reset(&reference);
                 if told {
-                    self.told.insert(uid, report.meta.generation);
+                    self.told.insert(uid, meta.generation);
                 }
             }
-            Err(error) if NotLeading::is_in(&error) => drop(self.left.insert(uid, report)),
-            Err(error) => {
+            Err(error) if NotLeading::is_in(&error) => drop(self.left.insert(uid, meta)),
+            Err(error) if self.again.len() < WAITING => {
                 let after = self.ctx.failures.next(&reference, &uid);
                 tracing::warn!(
-                    namespace = report.meta.namespace,
-                    name = report.meta.name,
+                    namespace = meta.namespace,
+                    name = meta.name,
                     error = chain(&error),
                     retry_seconds = after.as_secs_f32(),
                     "the report of an undecodable SealedEnv will be tried again"
                 );
-                if self.again.len() < WAITING {
-                    self.again.insert(uid, (Instant::now() + after, report));
-                }
+                self.again.insert(uid, (Instant::now() + after, meta));
             }
+            Err(error) => tracing::warn!(
+                namespace = meta.namespace,
+                name = meta.name,
+                error = chain(&error),
+                "the report of an undecodable SealedEnv is given up until the watch shows it again: too many wait"
+            ),
         }
+    }
+
+    /// Says in the status that an object does not decode. False when it is another one by now: the watch tells of that.
+    async fn tell(&mut self, meta: &ObjectMeta) -> Result<bool, ReportError> {
+        let (namespace, name) =
+            (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+        let resource = ApiResource::erase::<SealedEnv>(&());
+        let envs: Api<DynamicObject> = Api::namespaced_with(self.ctx.client.clone(), namespace, &resource);
+        let Some(found) = envs.get_opt(name).await.map_err(ReportError::Read)? else { return Ok(false) };
+        // It may decode by now. The UID is the object's, and the version all of it.
+        if found.metadata.uid != meta.uid || found.metadata.resource_version != meta.resource_version {
+            return Ok(false);
+        }
+        let old = found.data.get("status").cloned().unwrap_or(Value::Null);
+        let current = old
+            .get("conditions")
+            .cloned()
+            .and_then(|c| serde_json::from_value(c).ok())
+            .unwrap_or_else(Vec::new);
+        let conditions = verdict(self.ctx.clock.seconds(), meta.generation, &current);
+        if conditions == current {
+            return Ok(true);
+        }
+        let uid = meta.uid.as_deref().unwrap_or_default();
+        if self.recorded.get(uid) != Some(&meta.generation) {
+            self.ctx.trail.record(vec![refusal(meta)]).await?;
+            self.recorded.insert(uid.to_owned(), meta.generation);
+            tracing::error!(namespace, name, "a SealedEnv does not decode");
+        }
+        let status = json!({
+            "observedGeneration": meta.generation,
+            "conditions": serde_json::to_value(&conditions).map_err(ReportError::Encode)?,
+        });
+        let patch = json!({
+            "metadata": { "uid": meta.uid, "resourceVersion": meta.resource_version },
+            "status": status,
+        });
+        let params =
+            PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
+        match envs.patch_status(name, &params, &Patch::Merge(&patch)).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 409 => return Ok(false),
+            Err(error) => return Err(ReportError::Write(error)),
+        }
+        let regarding = Regarding::sealed_env(namespace, name, uid);
+        self.ctx.notices.warning(regarding, Reason::Undecodable.as_str(), MESSAGE.to_owned());
+        Ok(true)
     }
 }
 
@@ -184,57 +239,19 @@ fn count(references: &HashSet<Reference>) -> i64 {
     i64::try_from(references.len()).unwrap_or(i64::MAX)
 }
 
-/// Says in the status that an object does not decode. False when it is another one by now: the watch tells of that.
-async fn tell(ctx: &Context, report: &mut Report) -> Result<bool, ReportError> {
-    let Report { meta, recorded } = report;
-    let (namespace, name) =
-        (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
-    let resource = ApiResource::erase::<SealedEnv>(&());
-    let envs: Api<DynamicObject> = Api::namespaced_with(ctx.client.clone(), namespace, &resource);
-    let Some(found) = envs.get_opt(name).await.map_err(ReportError::Read)? else { return Ok(false) };
-    // It may decode by now. The UID is the object's, and the version all of it.
-    if found.metadata.uid != meta.uid || found.metadata.resource_version != meta.resource_version {
-        return Ok(false);
-    }
-    let old = found.data.get("status").cloned().unwrap_or(Value::Null);
-    let current =
-        old.get("conditions").cloned().and_then(|c| serde_json::from_value(c).ok()).unwrap_or_else(Vec::new);
-    let conditions = verdict(ctx.clock.seconds(), meta.generation, &current);
-    if conditions == current {
-        return Ok(true);
-    }
-    if !std::mem::replace(recorded, true) {
-        tracing::error!(namespace, name, "a SealedEnv does not decode");
-        put_on_record(ctx, meta).await;
-    }
-    let status = json!({
-        "observedGeneration": meta.generation,
-        "conditions": serde_json::to_value(&conditions).map_err(ReportError::Encode)?,
-    });
-    let patch = json!({ "metadata": { "uid": meta.uid }, "status": status });
-    let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
-    envs.patch_status(name, &params, &Patch::Merge(&patch)).await.map_err(ReportError::Write)?;
-    let regarding = Regarding::sealed_env(namespace, name, meta.uid.as_deref().unwrap_or_default());
-    ctx.notices.warning(regarding, Reason::Undecodable.as_str(), MESSAGE.to_owned());
-    Ok(true)
-}
-
-async fn put_on_record(ctx: &Context, meta: &ObjectMeta) {
+fn refusal(meta: &ObjectMeta) -> Record {
     let record = Record::new(
         Action::Reconcile,
         Actor { kind: ActorKind::Operator, name: crate::ACTOR.to_owned() },
         Outcome::Refused,
     );
-    let record = record.reason(Reason::Undecodable.as_str()).object(ObjectRef {
+    record.reason(Reason::Undecodable.as_str()).object(ObjectRef {
         kind: "SealedEnv".to_owned(),
         namespace: meta.namespace.clone(),
         name: meta.name.clone().unwrap_or_default(),
         uid: meta.uid.clone(),
         generation: meta.generation,
-    });
-    if let Err(error) = ctx.trail.record(vec![record]).await {
-        tracing::error!(error = chain(&error), "the refusal of an undecodable SealedEnv is not on record");
-    }
+    })
 }
 
 #[cfg(test)]

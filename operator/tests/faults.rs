@@ -208,6 +208,42 @@ async fn a_report_of_an_undecodable_object_that_failed_is_made_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_that_the_trail_did_not_take_is_recorded_later() {
+    let bench = Bench::leading(Server::new());
+    bench.memory.fail(true);
+    bench.server.apply_spec("odd", 1, &json!({"data": 5}));
+    bench.until("another try", || bench.server.count("GET sealedenvs odd") > 1).await;
+    bench.memory.fail(false);
+    bench.until("the report", || bench.server.reason("odd").as_deref() == Some("Undecodable")).await;
+    let (_, memory) = bench.end().await;
+    assert_eq!(records(&memory, "reconcile", "odd"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_is_touched_before_it_was_told_of_is_on_record_once() {
+    let bench = Bench::leading(Server::new());
+    bench.server.fault(Fault::new(STATUS_OF_ODD, StatusCode::INTERNAL_SERVER_ERROR).times(1));
+    bench.server.apply_spec("odd", 1, &json!({"data": 5}));
+    bench.until("the report that fails", || bench.server.count(STATUS_OF_ODD) == 1).await;
+    bench.server.apply_spec("odd", 1, &json!({"data": 5}));
+    bench.until("the report", || bench.server.reason("odd").as_deref() == Some("Undecodable")).await;
+    let (_, memory) = bench.end().await;
+    assert_eq!(records(&memory, "reconcile", "odd"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_is_mended_while_it_is_reported_is_not_called_undecodable() {
+    let bench = Bench::leading(Server::new());
+    let good = json!({"data": {"A": sealed(&bench.identity, "odd")}});
+    bench.server.apply_after("GET sealedenvs odd", "odd", 2, &good);
+    bench.server.apply_spec("odd", 1, &json!({"data": 5}));
+    bench.delivered(&["odd"]).await;
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    assert!(!bench.server.ever_said("odd", "Undecodable"), "{:#?}", bench.server.calls());
+    assert_eq!(bench.server.count("GET sealedenvs odd"), 1, "it is left to the watch");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_object_that_was_mended_meanwhile_is_not_called_undecodable() {
     let bench = Bench::leading(Server::new());
     bench.server.fault(Fault::new("GET sealedenvs odd", StatusCode::INTERNAL_SERVER_ERROR).times(1));

@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use kube::Client;
 use kube::client::Body;
 use sealedenv_audit::{FailurePolicy, FileSink, Log, Memory, MemorySink, Rotation};
-use sealedenv_crds::{SealedEnv, SealedEnvSpec, SecretShape};
+use sealedenv_crds::{OnKeyError, SealedEnv, SealedEnvSpec, SecretShape};
 use sealedenv_operator::backoff::Failures;
 use sealedenv_operator::clock::Clock;
 use sealedenv_operator::delivery::book::Book;
@@ -306,6 +306,40 @@ async fn a_renamed_secret_takes_the_last_good_value_along() {
         .unwrap();
 }
 
+/// The watch is of Secrets with our label, so it shows this one as deleted.
+#[tokio::test]
+async fn a_secret_that_lost_its_label_still_has_the_last_good_value() {
+    for policy in [OnKeyError::KeepLast, OnKeyError::Fail] {
+        let (log, memory) = recorded();
+        let mut bench = bench(log);
+        bench.run(vec![apply_secret(), write_status("Delivered")]).await.unwrap();
+        bench.env.spec.data.insert("TOKEN".into(), "sealed:v1:YWJj".into());
+        bench.env.spec.public.insert("USER".into(), "app".into());
+        bench.env.spec.on_key_error = policy;
+        bench.env.metadata.generation = Some(2);
+        delete_by_hand(&bench);
+        let mut live = written_secret("15");
+        live["apiVersion"] = json!("v1");
+        live["kind"] = json!("Secret");
+        live["data"] = json!({"TOKEN": "aHVudGVyMg=="});
+        live["metadata"]["labels"] = json!({});
+        live["metadata"]["ownerReferences"] = json!([{"apiVersion": "sealedenv.dev/v1alpha1",
+            "kind": "SealedEnv", "name": "checkout", "uid": "env-uid", "controller": true}]);
+        let mut calls = vec![call("GET", SECRET, move |_, _| (200, live.clone()))];
+        if policy == OnKeyError::KeepLast {
+            calls.push(call("PATCH", SECRET, |_, body| {
+                assert_eq!(body["data"], json!({"TOKEN": "aHVudGVyMg==", "USER": "YXBw"}));
+                assert_eq!(body["metadata"]["labels"]["app.kubernetes.io/managed-by"], "sealedenv");
+                (200, written_secret("16"))
+            }));
+        }
+        calls.push(write_status("KeysNotOpened"));
+        bench.run(calls).await.unwrap();
+        let lines = memory.lines();
+        assert!(!lines.iter().any(|line| line.contains("KeptValueChanged")), "{policy:?}: {lines:?}");
+    }
+}
+
 #[tokio::test]
 async fn without_an_audit_sink_nothing_is_released() {
     let folder = tempfile::tempdir().unwrap();
@@ -401,9 +435,12 @@ async fn a_word_that_an_admission_webhook_chose_is_not_repeated() {
             assert!(!body.to_string().contains("hunter2"));
             (200, written_env())
         });
-        if let Err(error) = bench.run(vec![refuse, told]).await {
-            assert_eq!(error.to_string(), "writing Secret checkout: the API server answered 403 Other");
-        }
+        let ended = bench.run(vec![refuse, told]).await.map_err(|error| error.to_string());
+        let wanted = match code {
+            403 => Err("writing Secret checkout: the API server answered 403 Other".to_owned()),
+            _ => Ok(()),
+        };
+        assert_eq!(ended, wanted, "{code}");
     }
 }
 

@@ -19,6 +19,8 @@ use crate::notices::{Notices, Regarding};
 
 pub(super) const FIELD: &str = "key";
 
+const RESTORED: &str = "Secret sealedenv-digest-key was deleted by somebody else and is put back";
+
 const ANOTHER: &str = "Secret sealedenv-digest-key does not hold the key of the digests that is in use. The operator goes on with the one in memory until it starts anew; delete the Secret to have that one put back";
 
 /// The key as it is in the cluster, and as this process uses it.
@@ -67,11 +69,8 @@ impl Digests {
         match self.read().await? {
             None => {
                 if self.create(used).await? {
-                    tracing::warn!(
-                        "the Secret of the digest key was deleted by somebody else and is put back"
-                    );
-                    let text = "the Secret of the digest key was deleted by somebody else and is put back";
-                    self.notices.normal(Regarding::sealing_key(), "DigestKeyRestored", text.to_owned());
+                    tracing::warn!("{RESTORED}");
+                    self.notices.normal(Regarding::sealing_key(), "DigestKeyRestored", RESTORED.to_owned());
                 }
             }
             Some(Found { key: Some(key), .. }) if key.is(used) => {}

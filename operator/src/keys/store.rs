@@ -1,4 +1,4 @@
-//! Key Secrets and the SealingKey: reading, making, telling.
+//! Key Secrets and the SealingKey: reading, making, telling. The digest key's Secret is looked after along with them.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -218,20 +218,27 @@ impl Keys {
         Ok(Start::Go)
     }
 
-    /// Brings ring, rotation, status and the key of the digests in line with what is in the cluster. Called whenever a key
-    /// Secret or the SealingKey changes, and when this replica begins to lead; calling it once more changes nothing. A standby only
-    /// loads the ring.
+    /// Brings ring, rotation, status and the key of the digests in line with what is in the cluster. Called whenever a
+    /// key Secret, the digest key's Secret or the SealingKey changes, and when this replica begins to lead; calling it once more
+    /// changes nothing. A standby only loads the ring.
     ///
     /// # Errors
     /// When the API server refuses; try again later.
     pub async fn sync(&self) -> Result<(), KeysError> {
-        let mut loaded = self.load().await?;
+        let loaded = self.load().await?;
         if !self.leadership.leads() {
             if !loaded.facts.is_empty() {
                 self.use_ring(Ring::new(loaded.keyring), loaded.facts.len());
             }
             return Ok(());
         }
+        // Neither is to wait for what is wrong with the other.
+        let kept = self.digests.keep().await;
+        self.lead(loaded).await.and(kept)
+    }
+
+    /// Rotates where that is asked for, uses the keys, and tells of them.
+    async fn lead(&self, mut loaded: Loaded) -> Result<(), KeysError> {
         let key = self.ensure_sealing_key().await?;
         let old = key.status.clone().unwrap_or_default();
         let annotation =
@@ -268,8 +275,7 @@ impl Keys {
             (new.keys, new.current, new.recipients) =
                 (old.keys.clone(), old.current.clone(), old.recipients.clone());
         }
-        self.write_status(&key, &old, &new).await?;
-        self.digests.keep().await
+        self.write_status(&key, &old, &new).await
     }
 
     fn use_ring(&self, ring: Ring, keys: usize) {
@@ -475,5 +481,62 @@ fn fact(secret: &Secret, identity: &Identity) -> KeyFact {
         made_at: annotation(names::CREATED_AT).and_then(|t| t.parse().ok()),
         created_at: secret.metadata.creation_timestamp.as_ref().map(|t| t.0),
         rotation: annotation(names::ROTATION).cloned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, Request, Response};
+    use kube::client::Body;
+    use sealedenv_audit::{FailurePolicy, Log, MemorySink};
+    use serde_json::Value;
+
+    use super::*;
+
+    const DIGEST_KEY: &str = "/api/v1/namespaces/system/secrets/sealedenv-digest-key";
+
+    #[tokio::test]
+    async fn a_status_that_cannot_be_written_does_not_keep_the_digest_key_from_coming_back() {
+        let made = Arc::new(Mutex::new(0));
+        let there = Arc::new(Mutex::new(false));
+        let service = tower::service_fn({
+            let (made, there) = (Arc::clone(&made), Arc::clone(&there));
+            move |request: Request<Body>| {
+                let is_there = *there.lock().unwrap();
+                let (code, answer) = match (request.method(), request.uri().path()) {
+                    (&Method::GET, DIGEST_KEY) if !is_there => {
+                        (404, json!({"code": 404, "reason": "NotFound"}))
+                    }
+                    (&Method::GET, DIGEST_KEY) => (200, json!({"data": {"key": "A".repeat(43) + "="}})),
+                    (&Method::GET, path) if path.ends_with("/secrets") => {
+                        (200, json!({"metadata": {}, "items": []}))
+                    }
+                    (&Method::GET, path) if path.ends_with("/sealingkeys/cluster") => (
+                        200,
+                        json!({"apiVersion": "sealedenv.dev/v1alpha1", "kind": "SealingKey",
+                            "metadata": {"name": "cluster"}, "spec": {}}),
+                    ),
+                    (&Method::POST, _) => {
+                        *made.lock().unwrap() += 1;
+                        *there.lock().unwrap() = true;
+                        (201, Value::Object(serde_json::Map::new()))
+                    }
+                    _ => (500, json!({"code": 500, "reason": "InternalError"})),
+                };
+                let body = Body::from(answer.to_string().into_bytes());
+                std::future::ready(Response::builder().status(code).body(body))
+            }
+        });
+        let (sink, _) = MemorySink::new("memory");
+        let log = Log::open(vec![Box::new(sink)], "test", FailurePolicy::Closed).unwrap();
+        let (clock, leadership) = (Clock::system(), Leadership::alone());
+        let trail = Trail::new(Arc::new(log), clock.clone(), leadership.clone());
+        let client = Client::new(service, "system");
+        let keys = Keys::new(client, "system".into(), clock, trail, Notices::nowhere(), leadership);
+        keys.digest_key().await.unwrap();
+        *there.lock().unwrap() = false;
+        let error = keys.sync().await.unwrap_err();
+        assert_eq!(error.to_string(), "writing the SealingKey's status");
+        assert_eq!(*made.lock().unwrap(), 2, "put back all the same");
     }
 }

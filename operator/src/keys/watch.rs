@@ -1,5 +1,5 @@
-//! Follows the key Secrets and the SealingKey, so that an added key is used and a rotation is served without a
-//! restart.
+//! Follows the key Secrets, the digest key's Secret and the SealingKey, so that an added key is used, a rotation is served and
+//! a deleted digest key comes back without a restart.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +21,8 @@ use sealedenv_runtime::report::chain;
 /// How long to wait before trying again what failed.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Calls [`Keys::sync`] after every change, and when this replica begins to lead, until shutdown. Only metadata is watched: identities are read when they
-/// are needed, and cached nowhere but in the ring.
+/// Calls [`Keys::sync`] after every change, and when this replica begins to lead, until shutdown. Only metadata is watched:
+/// keys are read when they are needed, and an identity is cached nowhere but in the ring.
 pub async fn follow(keys: Arc<Keys>, shutdown: Shutdown) {
     let changes = changes(keys.client(), keys.namespace());
     tokio::pin!(changes);

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use sealedenv_crds::{Delivery, KeyState, KeyStatus, OnKeyError};
 use sealedenv_seal::Plain;
 
-use super::Subject;
 use super::content::States;
+use super::{Subject, secret_name};
 use crate::digest::DigestKey;
 
 /// What is known of the values that were written.
@@ -51,7 +51,9 @@ impl Traces<'_> {
             return false;
         }
         match &before.digest {
-            Some(digest) => *digest != self.digest(key, value),
+            Some(digest) if self.digests.made(digest) => *digest != self.digest(key, value),
+            // The key of the digests is another by now. A settled object is not looked at for that.
+            Some(_) => before.altered,
             // There was no good value. An operator of before wrote no digests, and is believed of what it held.
             None => before.altered || before.state == KeyState::Missing,
         }
@@ -75,10 +77,12 @@ impl<'a> News<'a> {
     pub(crate) fn of(subject: &Subject<'_>, states: &'a States) -> Self {
         let mut news = Self::default();
         // Otherwise nothing was written that anybody could change.
-        if subject.status.secret.is_none() || subject.spec.delivery != Delivery::Secret {
+        let Some(written) = &subject.status.secret else { return news };
+        if subject.spec.delivery != Delivery::Secret {
             return news;
         }
-        let removes = subject.spec.on_key_error == OnKeyError::Omit;
+        // Nobody took out of the Secret of a new name what never was in it.
+        let removes = subject.spec.on_key_error == OnKeyError::Omit || written.name != secret_name(subject);
         for (name, told) in states.0.iter().filter(|(_, told)| told.fault.is_some()) {
             let Some(before) = before(subject, name) else { continue };
             let was_held =

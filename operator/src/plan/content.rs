@@ -83,6 +83,12 @@ impl States {
         )
     }
 
+    /// None of the values is written after all: what is known of those in the Secret stays.
+    pub(crate) fn without_digests(mut self) -> Self {
+        self.0.values_mut().for_each(|told| told.digest = None);
+        self
+    }
+
     /// The keys that could not be opened, each with its fault.
     pub(crate) fn faults(&self) -> impl Iterator<Item = (&str, &KeyFault)> {
         self.0.iter().filter_map(|(name, told)| Some((name.as_str(), told.fault.as_ref()?)))

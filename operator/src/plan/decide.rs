@@ -80,7 +80,8 @@ pub(crate) fn decide(
     match secret {
         None => create(subject, desired, &mut decision),
         Some(seen) => update(subject, &seen, desired, &mut decision).map_err(|(reason, message)| {
-            Refusal { reason, message, requeue: None, states: std::mem::take(&mut decision.content) }
+            let states = std::mem::take(&mut decision.content).without_digests();
+            Refusal { reason, message, requeue: None, states }
         })?,
     }
     remove_former(subject, former, &mut decision);

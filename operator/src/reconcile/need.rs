@@ -5,7 +5,7 @@ use sealedenv_crds::{Delivery, OnKeyError};
 
 use crate::known::Known;
 use crate::opened::Opened;
-use crate::plan::{Observed, Ownership, Subject};
+use crate::plan::{self, Observed, Ownership, Subject};
 use crate::secrets::later;
 
 /// Whether the Secret was written later than what is known of the SealedEnv. Then another replica may have handled a
@@ -19,12 +19,17 @@ pub(super) fn is_overtaken(known: &Known, observed: &Observed) -> bool {
 
 /// Whether the decision needs what stands in the Secret.
 pub(super) fn needs_content(subject: &Subject<'_>, observed: &Observed, opened: &Opened) -> bool {
-    let Some(seen) = &observed.secret else { return false };
     // It goes or stays, whatever stands in it.
     if subject.spec.delivery == Delivery::Memory {
         return false;
     }
     let written = subject.status.secret.as_ref();
+    let Some(seen) = &observed.secret else {
+        // Without our label it is not watched, and a record that its last good values are gone could not be taken back.
+        return written.is_some_and(|w| w.name == plan::secret_name(subject))
+            && subject.spec.on_key_error != OnKeyError::Omit
+            && is_any_bad(opened);
+    };
     let as_written = written.is_some_and(|w| w.resource_version.as_deref() == Some(&seen.resource_version));
     let asked = subject.status.last_handled_reconcile_at.as_deref() != subject.requested_at;
     !as_written || keeps_last(subject, opened) || asked || seen.ownership != Ownership::Ours
@@ -42,7 +47,11 @@ pub(super) fn needs_former<'a>(
 }
 
 fn keeps_last(subject: &Subject<'_>, opened: &Opened) -> bool {
-    subject.spec.on_key_error == OnKeyError::KeepLast && opened.0.values().any(|k| k.value.is_err())
+    subject.spec.on_key_error == OnKeyError::KeepLast && is_any_bad(opened)
+}
+
+fn is_any_bad(opened: &Opened) -> bool {
+    opened.0.values().any(|k| k.value.is_err())
 }
 
 #[cfg(test)]
@@ -99,13 +108,25 @@ mod tests {
         let memory = SealedEnvSpec { delivery: Delivery::Memory, ..spec.clone() };
         let foreign = Ownership::Foreign { adoptable: true };
         assert!(!of(&spec, &seen("10"), true), "as it was written");
-        assert!(!of(&spec, &Observed::default(), false), "there is none");
+        assert!(!of(&spec, &Observed::default(), false), "none of this name was written");
         assert!(of(&spec, &seen("11"), true), "somebody wrote to it");
         assert!(of(&spec, &seen("10"), false), "a last good value is to be kept");
         assert!(!of(&omit, &seen("10"), false), "nothing is to be kept");
         assert!(!of(&memory, &seen("11"), false), "it goes or stays, whatever stands in it");
         let observed = Observed { secret: Some(secret("10", foreign)), ..Observed::default() };
         assert!(of(&spec, &observed, true), "it may be adopted");
+    }
+
+    #[test]
+    fn a_secret_that_should_be_there_is_looked_for_before_a_kept_value_is_called_gone() {
+        let (known, spec, mut status) = env();
+        status.secret.as_mut().unwrap().name = "checkout".into();
+        let of = |policy, opens| {
+            let spec = SealedEnvSpec { on_key_error: policy, ..spec.clone() };
+            needs_content(&known.subject(&spec, &status), &Observed::default(), &opened(opens))
+        };
+        assert!(of(OnKeyError::KeepLast, false) && of(OnKeyError::Fail, false));
+        assert!(!of(OnKeyError::Omit, false) && !of(OnKeyError::KeepLast, true));
     }
 
     #[test]

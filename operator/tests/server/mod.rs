@@ -40,6 +40,8 @@ struct State {
     calls: Vec<(String, Instant)>,
     faults: Vec<Fault>,
     secret_versions: BTreeMap<String, usize>,
+    /// A SealedEnv that is put there right after a call.
+    meanwhile: Option<(&'static str, Value)>,
 }
 
 /// What goes wrong, with which calls and how often.
@@ -93,12 +95,12 @@ impl Server {
 
     /// Puts a SealedEnv there, with a spec of any form.
     pub(crate) fn apply_spec(&self, name: &str, generation: u64, spec: &Value) {
-        let env = json!({
-            "apiVersion": "sealedenv.dev/v1alpha1", "kind": "SealedEnv",
-            "metadata": {"name": name, "namespace": "shop", "uid": format!("uid-{name}"), "generation": generation},
-            "spec": spec,
-        });
-        self.lock().put("sealedenvs", name, env);
+        self.lock().put("sealedenvs", name, env(name, generation, spec));
+    }
+
+    /// The same, right after the next call that begins like this.
+    pub(crate) fn apply_after(&self, call: &'static str, name: &str, generation: u64, spec: &Value) {
+        self.lock().meanwhile = Some((call, env(name, generation, spec)));
     }
 
     /// Deletes a SealedEnv.
@@ -184,6 +186,16 @@ impl Server {
         ready["reason"].as_str().map(ToOwned::to_owned)
     }
 
+    /// Whether the condition Ready of a SealedEnv ever had this reason.
+    pub(crate) fn ever_said(&self, name: &str, reason: &str) -> bool {
+        self.lock().history.iter().any(|(_, resource, _, object)| {
+            let conditions = object["status"]["conditions"].as_array();
+            *resource == "sealedenvs"
+                && object["metadata"]["name"] == name
+                && conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["reason"] == reason)
+        })
+    }
+
     /// Every call so far.
     pub(crate) fn calls(&self) -> Vec<String> {
         self.lock().calls.iter().map(|(call, _)| call.clone()).collect()
@@ -254,6 +266,10 @@ impl Server {
             ("PATCH", Some(name)) => state.patch(resource, name, sub.is_some(), body),
             _ => refuse(StatusCode::METHOD_NOT_ALLOWED, None),
         };
+        if let Some((_, env)) = state.meanwhile.take_if(|(after, _)| call.starts_with(*after)) {
+            let name = env["metadata"]["name"].as_str().unwrap().to_owned();
+            state.put("sealedenvs", &name, env);
+        }
         if fault.is_some() { Err("connection reset".into()) } else { Ok(answer) }
     }
 
@@ -352,6 +368,14 @@ impl State {
         }
         accept(&self.put(resource, name, object))
     }
+}
+
+fn env(name: &str, generation: u64, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "sealedenv.dev/v1alpha1", "kind": "SealedEnv",
+        "metadata": {"name": name, "namespace": "shop", "uid": format!("uid-{name}"), "generation": generation},
+        "spec": spec,
+    })
 }
 
 fn merge(into: &mut Value, patch: &Value) {

@@ -144,3 +144,82 @@ fn a_status_of_an_older_operator_is_believed() {
     world.values = vec![("A", Err("BadMac")), ("B", Err("BadMac"))];
     assert!(!outcomes(&world.plan(None)).contains(&LOST));
 }
+
+#[test]
+fn a_value_that_stays_in_the_secret_of_a_former_name_was_removed_by_nobody() {
+    let large: &'static str = Box::leak("x".repeat(content::MAX_SECRET_SIZE).into_boxed_str());
+    let renamed = || {
+        let mut world = kept();
+        world.spec.secret = Some(SecretShape { name: Some("another".into()), ..SecretShape::default() });
+        (world.generation, world.input) = (3, "input3");
+        world
+    };
+    let mut fail = renamed();
+    fail.spec.on_key_error = OnKeyError::Fail;
+    let mut none_opens = renamed();
+    none_opens.values = vec![("A", Err("BadMac")), ("B", Err("BadMac"))];
+    let mut too_large = renamed();
+    too_large.values = vec![("A", Ok(large)), ("B", Err("BadMac"))];
+    for (why, world, secret) in [
+        ("KeysNotOpened", fail, None),
+        ("NothingOpened", none_opens, None),
+        ("TooLarge", too_large, None),
+        ("SecretNotOurs", renamed(), Some(foreign(false, &[("A", "theirs")]))),
+    ] {
+        let former = Some(ours_with("11", &[("A", "a"), ("B", "b")]));
+        let plan = world.plan_seeing(Observed { secret, former, ring: "ring1".into() });
+        assert_eq!(ready(&plan), ("False", why));
+        assert!(plan.steps.is_empty() && !outcomes(&plan).contains(&LOST), "{why}");
+        // And when it has its name again, it is as it was left.
+        let back = World { spec: SealedEnvSpec::default(), status: plan.status, ..kept() };
+        let plan = back.plan(Some(ours_with("12", &[("A", "a"), ("B", "b")])));
+        assert!(!outcomes(&plan).contains(&LOST) && !key(&plan.status, "B").altered, "{why}");
+    }
+}
+
+#[test]
+fn what_was_noted_under_another_digest_key_is_no_evidence() {
+    let mut world = kept();
+    let with_new_key = |world: &World, version, b| {
+        let secret = Some(ours_with(version, &[("A", "a"), ("B", b)]));
+        let observed = Observed { secret, former: None, ring: "ring1".into() };
+        plan(T0, &world.subject(), observed, world.opened(), &DigestKey::new([9; 32]))
+    };
+    let old = key(&world.status, "B").digest.clone();
+    let touched = with_new_key(&world, "12", "b");
+    assert!(!outcomes(&touched).contains(&LOST) && !key(&touched.status, "B").altered);
+    assert_ne!(key(&touched.status, "B").digest, old, "noted anew");
+    world.status = touched.status;
+    let edited = with_new_key(&world, "13", "hacked");
+    assert!(outcomes(&edited).contains(&LOST), "and from then on it is evidence");
+
+    // What was found out before stays.
+    let mut world = kept();
+    world.carry_out(Some(ours_with("12", &[("A", "a"), ("B", "hacked")])), "12");
+    for version in ["12", "13"] {
+        let seen = with_new_key(&world, version, "hacked");
+        assert!(key(&seen.status, "B").altered && !outcomes(&seen).contains(&LOST));
+    }
+}
+
+#[test]
+fn what_an_immutable_secret_did_not_take_is_not_missed_in_it() {
+    let mut world = World::default();
+    world.spec.secret = Some(SecretShape { immutable: true, ..SecretShape::default() });
+    world.carry_out(None, "10");
+    let seen = |version| {
+        let mut secret = ours_with(version, &[("A", "a"), ("B", "b")]);
+        secret.live.as_mut().unwrap().immutable = true;
+        Some(secret)
+    };
+    world.values = vec![("A", Ok("a")), ("B", Ok("b2"))];
+    (world.generation, world.input) = (2, "input2");
+    let refused = world.plan(seen("10"));
+    assert_eq!(ready(&refused), ("False", "SecretImmutable"));
+    assert_eq!(key(&refused.status, "B").digest, key(&world.status, "B").digest);
+    world.status = refused.status;
+    world.values = vec![("A", Ok("a")), ("B", Err("BadMac"))];
+    (world.generation, world.input) = (3, "input3");
+    let plan = world.plan(seen("11"));
+    assert!(!outcomes(&plan).contains(&LOST) && !key(&plan.status, "B").altered);
+}
