@@ -183,6 +183,10 @@ fn pid(child: &Child) -> io::Result<Pid> {
 }
 
 #[cfg(test)]
+#[path = "../tests/until/mod.rs"]
+mod until;
+
+#[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::Path;
@@ -190,6 +194,7 @@ mod tests {
     use rustix::process::test_kill_process;
     use tokio::signal::unix::{SignalKind, signal};
 
+    use super::until::until;
     use super::*;
 
     fn ends() -> Signals {
@@ -210,17 +215,6 @@ mod tests {
 
     async fn run(program: &Program) -> Result<(), ProgramError> {
         program.run(&mut ends(), &Shutdown::new()).await
-    }
-
-    async fn until(what: &str, condition: impl Fn() -> bool) {
-        let waited = async {
-            while !condition() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_mins(1), waited)
-            .await
-            .unwrap_or_else(|_| panic!("not in time: {what}"));
     }
 
     fn read(path: &Path) -> String {

@@ -1,6 +1,8 @@
 //! The agent against a server of the contract, over TLS, with folders as the kubelet makes them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod until;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -24,6 +26,7 @@ use sealedenv_runtime::shutdown::Shutdown;
 use sealedenv_runtime::tls::Certificates;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+use until::until;
 
 const NAME: &str = "sealedenv-delivery.sealedenv-system.svc";
 
@@ -173,17 +176,6 @@ impl Pod {
 
 fn trust(pod: &Pod, authority: &Authority) -> Trust {
     Trust::load(&pod.path("state"), &authority.pem()).unwrap()
-}
-
-async fn until(what: &str, condition: impl Fn() -> bool) {
-    let waited = async {
-        while !condition() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_mins(1), waited)
-        .await
-        .unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! A process that takes in orphans, as a container's first process does. Alone in its binary: it waits for any child.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod until;
+
 use std::fs;
-use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid, set_child_subreaper, test_kill_process};
@@ -10,6 +11,7 @@ use sealedenv_agent::program::Program;
 use sealedenv_runtime::shutdown::Shutdown;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
+use until::until;
 
 #[tokio::test]
 async fn what_a_program_leaves_behind_is_waited_for_also_when_it_left_the_group() {
@@ -31,23 +33,13 @@ async fn what_a_program_leaves_behind_is_waited_for_also_when_it_left_the_group(
         let pid = read(name).trim().parse().ok().and_then(Pid::from_raw);
         pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
     };
-    let until = async |what: &str, condition: &dyn Fn() -> bool| {
-        let waited = async {
-            while !condition() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_mins(1), waited)
-            .await
-            .unwrap_or_else(|_| panic!("not in time: {what}"));
-    };
     let scenario = async {
         changed.notify_one();
-        until("the run", &|| read("done") == "done\n").await;
-        until("what it left in its group to be gone", &|| is_gone("killed")).await;
+        until("the run", || read("done") == "done\n").await;
+        until("what it left in its group to be gone", || is_gone("killed")).await;
         assert!(!is_gone("left"), "it left the group, so it goes on");
         fs::write(folder.path().join("go"), "").unwrap();
-        until("what ended by itself to be waited for", &|| is_gone("left")).await;
+        until("what ended by itself to be waited for", || is_gone("left")).await;
         shutdown.trigger();
     };
     let ends = signal(SignalKind::child()).unwrap();
