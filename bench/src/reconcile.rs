@@ -25,7 +25,7 @@ pub struct Options {
     #[arg(long, default_value_t = 1000)]
     objects: usize,
     /// Pairs of rounds, one of the floor and one of the operator.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 7)]
     rounds: usize,
     /// Objects of each kind at low load. 0 leaves it out.
     #[arg(long, default_value_t = 250)]

@@ -222,6 +222,10 @@ pub struct SealedEnvStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
 
+    /// Keyed digests of the last good values in the Secret, in the order of keys. They show whether somebody else changed a value since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_digests: Option<String>,
+
     /// The Secret that was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretRef>,
@@ -296,9 +300,6 @@ pub struct KeyStatus {
     /// When the value that is delivered now was opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_good_at: Option<Time>,
-    /// Keyed digest of the last good value that was written to the Secret. It shows whether somebody else changed the value since.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<String>,
     /// Somebody else changed this key in the Secret while its value cannot be opened. The last good value is lost, and what was put in its place stays. Seal the value again, or put the last good one into the Secret.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub altered: bool,

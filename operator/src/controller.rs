@@ -340,10 +340,10 @@ impl Intake {
             return;
         }
         let none = SealedEnvStatus::default();
-        let record = plan::record(&known.subject(&known.spec, &none), AuditAction::Delete, Outcome::Ok)
+        let record = plan::record(&known.subject(known.spec(), &none), AuditAction::Delete, Outcome::Ok)
             .keys(handled.keys())
             .digests(handled.digest().and_then(|digest| digest.parse().ok()), None)
-            .reason(match known.spec.deletion_policy {
+            .reason(match known.spec().deletion_policy {
                 sealedenv_crds::DeletionPolicy::Delete => "Deleted",
                 sealedenv_crds::DeletionPolicy::Retain => "Retained",
             });

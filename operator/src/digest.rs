@@ -17,6 +17,13 @@ use crate::files::Modes;
 /// reconciled once after the upgrade.
 const OUTPUT_VERSION: &str = "1";
 
+/// Digest of one value: long enough to show that somebody changed it, who has one try and does not see what comes of it
+/// beforehand.
+pub type ValueDigest = [u8; 3];
+
+/// What tells a [`DigestKey`] from others.
+pub type Mark = [u8; 4];
+
 /// The key of all digests. No Debug, Display, Clone or Serialize; wiped when dropped.
 pub struct DigestKey(Zeroizing<[u8; 32]>);
 
@@ -59,11 +66,10 @@ impl DigestKey {
         self.of_files(content, &Modes::new(), &[])
     }
 
-    /// Digest of one value of one SealedEnv: the key's mark, a colon and 16 hex digits. The same value elsewhere has
-    /// another.
-    pub fn of_value(&self, place: [&str; 3], value: &Plain) -> String {
+    /// Digest of one value of one SealedEnv. The same value elsewhere has another.
+    pub fn of_value(&self, place: [&str; 3], value: &Plain) -> ValueDigest {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.0.as_slice()) else {
-            return String::new();
+            return ValueDigest::default();
         };
         // No name of a key is that long, so no content has these bytes.
         mac.update(&(u64::MAX - 2).to_be_bytes());
@@ -71,21 +77,18 @@ impl DigestKey {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part);
         }
-        format!("{}:{}", self.mark(), hex::encode(&mac.finalize().into_bytes()[..8]))
+        let [a, b, c, ..] = <[u8; 32]>::from(mac.finalize().into_bytes());
+        [a, b, c]
     }
 
-    /// Whether the digest of a value was made with this key. With another, it says nothing about any value.
-    pub fn made(&self, digest: &str) -> bool {
-        digest.split_once(':').is_some_and(|(mark, _)| mark == self.mark())
-    }
-
-    /// Tells this key from others, 8 hex digits.
-    fn mark(&self) -> String {
+    /// Tells this key from others.
+    pub fn mark(&self) -> Mark {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.0.as_slice()) else {
-            return String::new();
+            return Mark::default();
         };
         mac.update(&(u64::MAX - 3).to_be_bytes());
-        hex::encode(&mac.finalize().into_bytes()[..4])
+        let [a, b, c, d, ..] = <[u8; 32]>::from(mac.finalize().into_bytes());
+        [a, b, c, d]
     }
 
     /// Digest of files, which are another delivery when their content or their permissions are others, or when pods are
@@ -184,10 +187,8 @@ mod tests {
             of(["test", "checkout", "A"], "1"),
             of(["shop", "checkout", "A1"], ""),
         ];
-        assert!(others.iter().all(|other| *other != base && other.len() == 25));
-        let another = DigestKey::new([8; 32]);
-        assert!(others.iter().all(|other| key.made(other) && !another.made(other)));
-        assert!(!key.made("") && !key.made("0011223344556677"), "of unknown origin");
+        assert!(others.iter().all(|other| *other != base));
+        assert_ne!(key.mark(), DigestKey::new([8; 32]).mark());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use kube::Resource;
 use kube::api::ObjectMeta;
@@ -13,12 +13,15 @@ use crate::digest;
 use crate::objects::Verdict;
 use crate::plan::{Handled, Subject};
 
+/// What most specs are without their values.
+static DEFAULTS: LazyLock<SealedEnvSpec> = LazyLock::new(SealedEnvSpec::default);
+
 /// A SealedEnv without its values. It stands in the watch cache in place of the object.
 #[derive(Clone, Debug)]
 pub struct Known {
     metadata: ObjectMeta,
-    /// The spec without `data`, `public`, `meta` and `files`.
-    pub spec: SealedEnvSpec,
+    /// The spec without what is in [`Values`]; none where that leaves the defaults.
+    spec: Option<Box<SealedEnvSpec>>,
     /// Fingerprint of the whole spec.
     pub input: String,
     /// What the status that it was seen with says has been done.
@@ -50,7 +53,13 @@ impl Known {
             ..ObjectMeta::default()
         };
         let (handled, verdict) = (Handled::of(&values.status), Verdict::of(&values.status));
-        (Self { metadata, spec: env.spec, input, handled, verdict }, values)
+        let spec = (env.spec != *DEFAULTS).then(|| Box::new(env.spec));
+        (Self { metadata, spec, input, handled, verdict }, values)
+    }
+
+    /// The spec without `data`, `public`, `meta` and `files`.
+    pub fn spec(&self) -> &SealedEnvSpec {
+        self.spec.as_deref().unwrap_or(&DEFAULTS)
     }
 
     /// The subject of a plan; `spec` with or without the values.
@@ -301,7 +310,11 @@ mod tests {
         let (known, values) = Known::strip(whole.clone());
         assert!(!format!("{known:?}").contains("canary"));
         assert_eq!(known.input, digest::input(&whole.spec, None));
-        assert_eq!(values.restore(&known.spec), (whole.spec, SealedEnvStatus::default()));
+        assert_eq!(values.restore(known.spec()), (whole.spec, SealedEnvStatus::default()));
+        let mut another = env("1", "x");
+        another.spec.suspend = true;
+        let (known, values) = Known::strip(another.clone());
+        assert_eq!(values.restore(known.spec()).0, another.spec);
     }
 
     #[test]

@@ -200,7 +200,7 @@ fn settled(ctx: &Context, known: &Known) -> Done {
 fn is_settled(ctx: &Context, known: &Known, ring: &str) -> bool {
     // Neither values nor status are at hand, and neither is looked at.
     let none = SealedEnvStatus::default();
-    let subject = known.subject(&known.spec, &none);
+    let subject = known.subject(known.spec(), &none);
     plan::is_settled(&ctx.written.handled(known), &subject, &glance(ctx, known, ring))
 }
 

@@ -10,8 +10,9 @@ use sealedenv_crds::{Delivery, KeyState, KeyStatus, OnKeyError};
 use sealedenv_seal::Plain;
 
 use super::content::States;
+use super::value_digests::ValueDigests;
 use super::{Subject, secret_name};
-use crate::digest::DigestKey;
+use crate::digest::{DigestKey, ValueDigest};
 
 /// What is known of the values that were written.
 pub(crate) struct Traces<'a> {
@@ -26,12 +27,14 @@ pub(crate) struct Traces<'a> {
 impl Traces<'_> {
     /// Notes of good values what they are, and of kept ones whether they are.
     pub(crate) fn note(&self, states: &mut States, good: &BTreeMap<String, Plain>) {
+        let before = ValueDigests::read(self.subject.status);
+        let known = Known { ours: before.are_of(self.digests.mark()), digests: before };
         for (name, told) in &mut states.0 {
             match told.state {
                 KeyState::Ready => told.digest = good.get(name).map(|value| self.digest(name, value)),
                 KeyState::KeptLast => {
                     let value = self.last.iter().find_map(|content| content.get(name));
-                    told.altered = value.map(|value| self.is_altered(name, value));
+                    told.altered = value.map(|value| self.is_altered(&known, name, value));
                     told.digest = value.filter(|_| told.altered == Some(false)).map(|v| self.digest(name, v));
                 }
                 KeyState::Missing | KeyState::NotWritten => {}
@@ -39,25 +42,31 @@ impl Traces<'_> {
         }
     }
 
-    fn digest(&self, key: &str, value: &Plain) -> String {
+    fn digest(&self, key: &str, value: &Plain) -> ValueDigest {
         self.digests.of_value([self.subject.namespace, self.subject.name, key], value)
     }
 
-    fn is_altered(&self, key: &str, value: &Plain) -> bool {
+    fn is_altered(&self, known: &Known<'_>, key: &str, value: &Plain) -> bool {
         // Of a Secret that was handed over or found again, nothing is known.
         let Some(before) = before(self.subject, key) else { return false };
         // The key of the digests may have been lost, and this Secret is as it was left all the same.
         if self.untouched && !before.altered {
             return false;
         }
-        match &before.digest {
-            Some(digest) if self.digests.made(digest) => *digest != self.digest(key, value),
+        match known.digests.get(key) {
+            Some(digest) if known.ours => digest != self.digest(key, value),
             // The key of the digests is another by now. A settled object is not looked at for that.
             Some(_) => before.altered,
             // There was no good value. An operator of before wrote no digests, and is believed of what it held.
             None => before.altered || before.state == KeyState::Missing,
         }
     }
+}
+
+/// What the status tells of values, and whether the key of the digests is still the one that made it.
+struct Known<'a> {
+    digests: ValueDigests<'a>,
+    ours: bool,
 }
 
 fn before<'a>(subject: &Subject<'a>, key: &str) -> Option<&'a KeyStatus> {
@@ -83,10 +92,11 @@ impl<'a> News<'a> {
         }
         // Nobody took out of the Secret of a new name what never was in it.
         let removes = subject.spec.on_key_error == OnKeyError::Omit || written.name != secret_name(subject);
+        let digests = ValueDigests::read(subject.status);
         for (name, told) in states.0.iter().filter(|(_, told)| told.fault.is_some()) {
             let Some(before) = before(subject, name) else { continue };
             let was_held =
-                before.digest.is_some() && matches!(before.state, KeyState::Ready | KeyState::KeptLast);
+                digests.get(name).is_some() && matches!(before.state, KeyState::Ready | KeyState::KeptLast);
             match told.state {
                 KeyState::KeptLast if told.altered == Some(true) && !before.altered => {
                     news.changed.push(name);

@@ -6,6 +6,7 @@ use sealedenv_crds::{Class, KeyState, OnKeyError, Source};
 use sealedenv_seal::Plain;
 
 use super::{SecretFacts, Subject};
+use crate::digest::ValueDigest;
 use crate::opened::{KeyFault, Opened};
 use crate::reason::Reason;
 
@@ -30,7 +31,7 @@ pub(crate) struct Told {
     pub(crate) state: KeyState,
     pub(crate) fault: Option<KeyFault>,
     /// Digest of a good value that the Secret holds, or will.
-    pub(crate) digest: Option<String>,
+    pub(crate) digest: Option<ValueDigest>,
     /// Whether what is kept is not the last good value. None where the Secret was not looked into.
     pub(crate) altered: Option<bool>,
 }
@@ -84,8 +85,10 @@ impl States {
     }
 
     /// None of the values is written after all: what is known of those in the Secret stays.
-    pub(crate) fn without_digests(mut self) -> Self {
-        self.0.values_mut().for_each(|told| told.digest = None);
+    pub(crate) fn turned_away(mut self) -> Self {
+        for told in self.0.values_mut().filter(|told| told.state == KeyState::Ready) {
+            (told.state, told.digest) = (KeyState::NotWritten, None);
+        }
         self
     }
 

@@ -80,7 +80,7 @@ pub(crate) fn decide(
     match secret {
         None => create(subject, desired, &mut decision),
         Some(seen) => update(subject, &seen, desired, &mut decision).map_err(|(reason, message)| {
-            let states = std::mem::take(&mut decision.content).without_digests();
+            let states = std::mem::take(&mut decision.content).turned_away();
             Refusal { reason, message, requeue: None, states }
         })?,
     }

@@ -12,6 +12,7 @@ mod shape;
 mod status;
 #[cfg(test)]
 mod tests;
+mod value_digests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -180,7 +181,7 @@ pub fn plan(
     if subject.deleting {
         return Plan::nothing(subject.status.clone());
     }
-    let draft = status::Draft::new(now, subject, &observed.ring, &opened);
+    let draft = status::Draft::new(now, subject, &observed.ring, &opened, digests.mark());
     if subject.spec.suspend {
         return draft.suspended();
     }

@@ -13,7 +13,9 @@ use super::altered::{self, News};
 use super::content::{States, describe};
 use super::decide::Decision;
 use super::memory::Ready;
+use super::value_digests::ValueDigests;
 use super::{Notice, Plan, Step, Subject, handled_input, secret_name};
+use crate::digest::Mark;
 use crate::opened::Opened;
 use crate::reason::Reason;
 
@@ -30,17 +32,25 @@ pub(crate) struct Draft<'a> {
     now: Timestamp,
     subject: &'a Subject<'a>,
     input: String,
+    /// Of the key of the digests.
+    mark: Mark,
     unwritten: States,
 }
 
 impl<'a> Draft<'a> {
-    pub(crate) fn new(now: Timestamp, subject: &'a Subject<'a>, ring: &str, opened: &Opened) -> Self {
+    pub(crate) fn new(
+        now: Timestamp,
+        subject: &'a Subject<'a>,
+        ring: &str,
+        opened: &Opened,
+        mark: Mark,
+    ) -> Self {
         let held =
             subject.status.keys.iter().filter(|k| k.state != KeyState::Missing).map(|k| k.name.clone());
         let unwritten = States::unwritten(opened, &held.collect());
         let faulty = unwritten.faults().next().is_some();
         let input = if faulty { format!("{}/{ring}", subject.input) } else { subject.input.to_owned() };
-        Self { now, subject, input, unwritten }
+        Self { now, subject, input, mark, unwritten }
     }
 
     /// Nothing is done; the Secret and what is said of it stay.
@@ -91,8 +101,7 @@ impl<'a> Draft<'a> {
         let old = self.subject.status;
         let news = self.is_news(reason, states);
         let mut status = old.clone();
-        status.keys = self.keys(states, false);
-        status.keys_ready = Some(tally(&status.keys));
+        self.tell_keys(&mut status, states, false);
         self.stamp(&mut status, conditions(reason, message.clone()));
         let mut plan = Plan { requeue, ..Plan::nothing(status) };
         if news {
@@ -132,8 +141,7 @@ impl<'a> Draft<'a> {
         let news = self.is_news(reason, &content);
 
         let mut status = old.clone();
-        status.keys = self.keys(&content, old.digest.as_deref() == Some(digest.as_str()));
-        status.keys_ready = Some(tally(&status.keys));
+        self.tell_keys(&mut status, &content, old.digest.as_deref() == Some(digest.as_str()));
         let summary = format!("{} keys delivered to Secret {}", tally(&status.keys), secret.name);
         let message = match (&faults[..], &altered::names(&status.keys)[..]) {
             ("", _) => summary,
@@ -190,8 +198,7 @@ impl<'a> Draft<'a> {
         let same = old.digest.as_deref() == Some(digest.as_str());
 
         let mut status = old.clone();
-        status.keys = self.keys(&states, same);
-        status.keys_ready = Some(tally(&status.keys));
+        self.tell_keys(&mut status, &states, same);
         let summary = format!("{} keys can be delivered to pods; no Secret is written", tally(&status.keys));
         let message = match self.subject.spec.on_key_error {
             _ if faults.is_empty() => summary,
@@ -246,6 +253,14 @@ impl<'a> Draft<'a> {
             || told != tell
     }
 
+    fn tell_keys(&self, status: &mut SealedEnvStatus, states: &States, same_content: bool) {
+        status.keys = self.keys(states, same_content);
+        status.keys_ready = Some(tally(&status.keys));
+        let made = states.0.iter().filter_map(|(name, told)| Some((name.as_str(), told.digest?)));
+        let digests = ValueDigests::made(self.mark, made).or(ValueDigests::read(self.subject.status));
+        status.value_digests = digests.write(status.keys.iter().map(|key| key.name.as_str()));
+    }
+
     fn keys(&self, states: &States, same_content: bool) -> Vec<KeyStatus> {
         let old = &self.subject.status.keys;
         (states.0.iter())
@@ -269,7 +284,6 @@ impl<'a> Draft<'a> {
                     reason: told.fault.as_ref().map(|f| f.reason.to_owned()),
                     sealed_to: told.sealed_to.clone(),
                     last_good_at: last_good_at.filter(|_| !altered),
-                    digest: told.digest.clone().or_else(|| before.and_then(|k| k.digest.clone())),
                     altered,
                 }
             })

@@ -403,6 +403,8 @@ fn an_immutable_secret_is_not_changed() {
     assert_eq!(ready(&plan), ("False", "SecretImmutable"));
     assert!(stalled(&plan));
     assert_eq!(plan.status.digest, world.status.digest);
+    assert_eq!(state(&plan, "B"), KeyState::NotWritten);
+    assert_eq!(plan.status.keys[1].last_good_at, world.status.keys[1].last_good_at);
 
     world.spec.secret.as_mut().unwrap().immutable = false;
     world.values = vec![("A", Ok("a")), ("B", Ok("b"))];

@@ -13,7 +13,7 @@ use crate::secrets::Id;
 
 /// The Secret that the cache shows, for decisions that need neither values nor status.
 pub(super) fn glance(ctx: &Context, known: &Known, ring: &str) -> Observed {
-    observe(ctx, &known.subject(&known.spec, &SealedEnvStatus::default()), ring)
+    observe(ctx, &known.subject(known.spec(), &SealedEnvStatus::default()), ring)
 }
 
 /// The Secrets that the cache shows.
@@ -53,11 +53,11 @@ pub(super) async fn whole(
     known: &Arc<Known>,
 ) -> Result<Option<(Arc<Known>, SealedEnvSpec, SealedEnvStatus)>, ReconcileError> {
     if let Some(values) = ctx.waiting.take(known) {
-        let (spec, status) = values.restore(&known.spec);
+        let (spec, status) = values.restore(known.spec());
         return Ok(Some((Arc::clone(known), spec, status)));
     }
     Ok(read(ctx, known).await?.map(|(known, values)| {
-        let (spec, status) = values.restore(&known.spec);
+        let (spec, status) = values.restore(known.spec());
         (Arc::new(known), spec, status)
     }))
 }
