@@ -158,6 +158,13 @@ impl Desk {
         }
         // A ladder that lacks the rung `Found`, in a test, gets here without one.
         let Some(env) = facts.env.clone() else { return refused(Reason::NotFound, String::new()) };
+        if !in_hand.has_room() {
+            self.metrics.refused("Room");
+            return refused(
+                Reason::Unavailable,
+                "the operator has no room for more values now; ask again".to_owned(),
+            );
+        }
         let Some(opened) = self.open(env, in_hand.sending.clone()).await else {
             self.metrics.refused("Opened");
             return refused(Reason::Unavailable, "opening its values failed".to_owned());
@@ -280,6 +287,11 @@ impl InHand {
         self.facts.name.clone_from(&wanted.name);
         self.facts.env = None;
         self.facts.recorded = false;
+    }
+
+    /// Whether one more SealedEnv may be opened.
+    fn has_room(&self) -> bool {
+        self.share.lock().unwrap_or_else(PoisonError::into_inner).has_room(self.made + ONE)
     }
 
     /// One is done, and so many are left.
