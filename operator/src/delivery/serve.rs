@@ -97,7 +97,7 @@ pub struct Parts {
     pub ctx: Arc<Context>,
     /// Asks for the facts about a call. It need neither wait for leadership, which no question takes, nor be patient with a
     /// busy API server: a call has no time for that.
-    pub asking: Client,
+    pub client: Client,
     /// Where SealedEnvs are watched.
     pub extents: Vec<Extent>,
     /// A clock that goes on while the machine sleeps.
@@ -118,7 +118,7 @@ pub fn start(
     shutdown: Shutdown,
 ) -> Result<Vec<JoinHandle<()>>, ServeError> {
     let Settings { listen, names, namespace, plugin_user } = settings;
-    let Parts { ctx, asking, extents, steady, metrics, ready } = parts;
+    let Parts { ctx, client, extents, steady, metrics, ready } = parts;
     let bound = accept::listen(listen);
     let listener = bound.map_err(|source| ServeError::Listen { address: listen, source })?;
     let certificates = Certificates::new();
@@ -134,7 +134,7 @@ pub fn start(
         bundle: bundle.clone(),
         ready,
     };
-    let desk = Desk::new(ctx, asking, extents, plugin_user, bundle, steady, metrics);
+    let desk = Desk::new(ctx, client, extents, plugin_user, bundle, steady, metrics);
     tracing::info!(address = %listen, "serving the delivery API");
     Ok(vec![
         tokio::spawn(ca.run(shutdown.clone())),
