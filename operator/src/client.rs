@@ -61,9 +61,9 @@ pub struct Clients {
     pub work: Client,
     /// For the Lease: no fence, no repetition, a connection of its own that no other work delays.
     pub election: Client,
-    /// For what pods ask, what statuses tell of them, and the Events about it: no fence. Each write names the version it is
-    /// made on.
-    pub telling: Client,
+    /// For Memory delivery, which every replica serves: reads for pods that ask, what statuses tell of them, and the Events
+    /// about it. No fence; each write names the version it is made on.
+    pub delivery: Client,
 }
 
 /// Finds the API server: by kubeconfig, or as a pod does. Every request, repeated or not, is counted in `metrics`.
@@ -77,9 +77,9 @@ pub async fn connect(leadership: &Leadership, metrics: &ApiMetrics) -> Result<Cl
     let build =
         |config: Config| ClientBuilder::try_from(config).map_err(|e| ConnectError::Setup(Box::new(e)));
     let election = build(config.clone())?.with_layer(metrics).build();
-    let telling = build(config.clone())?.with_layer(metrics).build();
+    let delivery = build(config.clone())?.with_layer(metrics).build();
     let work = fenced(build(config)?.with_layer(metrics), leadership)?;
-    Ok(Clients { work, election, telling })
+    Ok(Clients { work, election, delivery })
 }
 
 /// A client that writes only while this replica leads, and is patient with a busy API server.

@@ -196,7 +196,7 @@ async fn run(args: Args) -> Result<(), RunError> {
         args,
         extents,
         client: clients.work,
-        telling: clients.telling,
+        delivery_client: clients.delivery,
         clock,
         steady,
         leadership,
@@ -222,7 +222,7 @@ struct Replica {
     args: Args,
     extents: Vec<Extent>,
     client: Client,
-    telling: Client,
+    delivery_client: Client,
     clock: Clock,
     steady: Steady,
     leadership: Leadership,
@@ -256,10 +256,10 @@ impl Replica {
 
         let mut tasks = Vec::new();
         let book = if self.args.delivery_listen.is_some() {
-            let notices = Notices::start(self.telling.clone(), Some(self.args.instance.clone()));
+            let notices = Notices::start(self.delivery_client.clone(), Some(self.args.instance.clone()));
             let (clock, metrics, shutdown) =
                 (self.clock.clone(), self.deliveries.clone(), self.shutdown.clone());
-            let (book, told) = Book::start(self.telling.clone(), clock, notices, metrics, shutdown);
+            let (book, told) = Book::start(self.delivery_client.clone(), clock, notices, metrics, shutdown);
             tasks.push(told);
             book
         } else {
@@ -285,7 +285,7 @@ impl Replica {
             let Args { delivery_service, namespace, node_service_account, .. } = &self.args;
             let settings = delivery::Settings::new(listen, delivery_service, namespace, node_service_account);
             let (ctx, extents, steady) = (Arc::clone(&context), self.extents.clone(), self.steady);
-            let parts = Parts { ctx, asking: self.telling, extents, steady, metrics: self.deliveries, ready };
+            let parts = Parts { ctx, client: self.delivery_client, extents, steady, metrics: self.deliveries, ready };
             tasks.extend(delivery::start(settings, parts, self.shutdown.clone())?);
         }
         let controllers =

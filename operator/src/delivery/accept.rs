@@ -29,8 +29,8 @@ const WAITING: u32 = 1024;
 /// After an error of accept that is not the connection's own: out of file descriptors, say.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The most bytes of an answer that a connection holds below HTTP/2, in TLS and in the kernel each. They are nobody's by
-/// then: what is counted was given back when they were taken.
+/// The most bytes of an answer that the kernel holds for a connection. They are nobody's by then: what is counted was given
+/// back when they were taken. TLS holds as many at most, which is rustls' own bound.
 const UNSENT: u32 = 64 << 10;
 
 /// Most open connections.
@@ -102,8 +102,7 @@ pub(crate) fn connections(
             tokio::spawn(async move {
                 let _no_delay_is_an_optimisation = stream.set_nodelay(true);
                 match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-                    Ok(Ok(mut stream)) => {
-                        stream.get_mut().1.set_buffer_limit(usize::try_from(UNSENT).ok());
+                    Ok(Ok(stream)) => {
                         let ending = Shutdown::new();
                         let stream = Aged::new(stream, life, ending.clone());
                         let address = place.address;

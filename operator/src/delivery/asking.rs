@@ -3,15 +3,14 @@
 //! It is read in every call, and most of a pod is nobody's business here: its `managedFields` alone cost more to decode
 //! than all that the ladder asks for.
 
-use std::borrow::Cow;
-
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use kube::Resource;
 use kube::api::ObjectMeta;
 use serde::Deserialize;
 
 /// A pod.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Resource)]
+#[resource(inherit = Pod)]
 pub struct Asking {
     /// What identifies it.
     #[serde(deserialize_with = "crate::arrival::metadata")]
@@ -39,28 +38,4 @@ pub struct Spec {
 pub struct Status {
     /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
     pub phase: Option<String>,
-}
-
-impl Resource for Asking {
-    type DynamicType = ();
-    type Scope = <Pod as Resource>::Scope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        <Pod as Resource>::kind(&())
-    }
-    fn group((): &()) -> Cow<'_, str> {
-        <Pod as Resource>::group(&())
-    }
-    fn version((): &()) -> Cow<'_, str> {
-        <Pod as Resource>::version(&())
-    }
-    fn plural((): &()) -> Cow<'_, str> {
-        <Pod as Resource>::plural(&())
-    }
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
 }

@@ -8,33 +8,27 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::future::OptionFuture;
 use kube::Client;
-use kube::api::Api;
-use sealedenv_audit::{Action, Actor, ActorKind, KeyedDigest, ObjectRef, Outcome as Ended, Record};
+use sealedenv_audit::{Outcome as Ended, Record};
 use sealedenv_crds::SealedEnv;
 use sealedenv_delivery::server::{Call, Fetch, Refusal, Sending};
 use sealedenv_delivery::{Answer, Fetched, Outcome, Reason, Refused, Wanted};
 use sealedenv_runtime::report::chain;
 use tokio::sync::{AcquireError, Semaphore};
 
-use super::asking::Asking;
+use super::account;
 use super::ca::Bundle;
 use super::consumers::{Seen, Told};
 use super::gate::{Budget, Lines, ONE, Share};
-use super::ladder::{Claims, Facts, Ladder, Reviewed, Rung, Stage};
+use super::ladder::{Claims, Facts, Ladder, Rung, Stage};
+use super::look::{LookError, Looks};
 use super::metrics::Deliveries;
 use super::opening::{REFRESH, Release, is_quick, opening};
 use super::refusals::Refusals;
-use super::review::review;
-use crate::arrival::Arrival;
 use crate::controller::Extent;
 use crate::leader::clock::{Steady, Tick};
 use crate::reconcile::Context;
 use crate::trail::NotRecorded;
-
-/// Longest time for one question to the API server.
-const READS: Duration = Duration::from_secs(2);
 
 /// Longest time for a call. What the trail takes later than this is not released.
 const CALL: Duration = Duration::from_secs(8);
@@ -52,9 +46,7 @@ const VALUES: usize = 20 << 20;
 /// What answers calls.
 pub struct Desk {
     ctx: Arc<Context>,
-    client: Client,
-    extents: Vec<Extent>,
-    plugin_user: String,
+    looks: Looks,
     bundle: Bundle,
     steady: Steady,
     metrics: Deliveries,
@@ -65,19 +57,16 @@ pub struct Desk {
     ladder: Ladder,
 }
 
-/// Nothing could be established.
-#[derive(Debug, thiserror::Error)]
-enum LookError {
-    #[error("reviewing a token")]
-    Review(#[source] kube::Error),
-    #[error("reading the pod")]
-    Pod(#[source] kube::Error),
-    #[error("reading the SealedEnv")]
-    Env(#[source] kube::Error),
-    #[error("the SealedEnv does not decode")]
-    Undecodable,
-    #[error("the API server took longer than {} s", READS.as_secs())]
-    Time,
+/// A call of a pod that may ask.
+struct InHand {
+    facts: Facts,
+    begun: Tick,
+    sending: Sending,
+    /// Memory for its values. It lasts for as long as anything of the call goes on: also what a caller who is gone has
+    /// left to do.
+    share: Arc<Mutex<Share>>,
+    /// Bytes of values that wait for the others of the call.
+    made: usize,
 }
 
 impl Desk {
@@ -94,21 +83,8 @@ impl Desk {
     ) -> Self {
         let refusals = Mutex::new(Refusals::new(steady.now()));
         let (lines, strangers, values) = (Lines::new(EACH), Semaphore::new(STRANGERS), Budget::new(VALUES));
-        let ladder = Ladder::default();
-        Self {
-            ctx,
-            client,
-            extents,
-            plugin_user,
-            bundle,
-            steady,
-            metrics,
-            refusals,
-            lines,
-            strangers,
-            values,
-            ladder,
-        }
+        let (looks, ladder) = (Looks { client, extents, plugin_user }, Ladder::default());
+        Self { ctx, looks, bundle, steady, metrics, refusals, lines, strangers, values, ladder }
     }
 
     async fn answer(&self, call: Call) -> Result<Fetched, Refusal> {
@@ -117,22 +93,27 @@ impl Desk {
         }
         let stranger = self.strangers.acquire().await.map_err(closed)?;
         let begun = self.steady.now();
-        let mut facts = self.reviewed(&call).await.map_err(|error| self.not_looked(&error))?;
+        let mut facts = self.looks.reviewed(&call).await.map_err(|error| self.not_looked(&error))?;
         drop(stranger);
         self.climb(Stage::Caller, &facts, &call.wanted, Refusal::Unauthenticated).await?;
-        facts.pod = self.pod(facts.claims()).await.map_err(|error| self.not_looked(&error))?;
+        facts.pod = self.looks.pod(facts.claims()).await.map_err(|error| self.not_looked(&error))?;
         self.climb(Stage::Pod, &facts, &call.wanted, Refusal::Denied).await?;
-        let share = self.share(&mut facts, &call).await?;
-        let (mut answers, mut notes, mut made) = (Vec::with_capacity(call.wanted.len()), Vec::new(), 0);
-        let mut left = call.wanted.len();
-        for wanted in call.wanted {
-            facts.name.clone_from(&wanted.name);
-            facts.env = None;
-            facts.recorded = false;
-            let outcome = self.one(&mut facts, &wanted, begun, &call.sending).await;
-            notes.extend(note(&facts, &wanted, &outcome));
-            (made, left) = (made + outcome.size(), left - 1);
-            share.lock().unwrap_or_else(PoisonError::into_inner).shrink(made + left * ONE);
+        // What the pod's spec does not name needs no memory.
+        let named: Vec<_> = call.wanted.iter().map(|wanted| self.named(&mut facts, wanted)).collect();
+        let mut left = named.iter().filter(|named| named.is_ok()).count();
+        let mut in_hand = self.take_in_hand(facts, begun, call.sending, left).await?;
+        let (mut answers, mut notes) = (Vec::with_capacity(call.wanted.len()), Vec::new());
+        for (wanted, named) in call.wanted.into_iter().zip(named) {
+            in_hand.turn_to(&wanted);
+            let outcome = match named {
+                Err(rung) => self.refuse(&in_hand.facts, rung.name, rung.reason, told(rung)).await,
+                Ok(()) => {
+                    left -= 1;
+                    self.one(&mut in_hand, &wanted).await
+                }
+            };
+            notes.extend(note(&in_hand.facts, &wanted, &outcome));
+            in_hand.made(&outcome, left);
             answers.push(Answer { name: wanted.name, outcome });
         }
         // Only now: what is given up half-way, nobody has.
@@ -142,79 +123,49 @@ impl Desk {
         Ok(Fetched { answers, authorities: self.bundle.get() })
     }
 
-    /// Memory for those SealedEnvs of a call that the pod's spec names. It is counted for as long as anything of the call
-    /// goes on: also what a caller who is gone has left to do.
-    async fn share(&self, facts: &mut Facts, call: &Call) -> Result<Arc<Mutex<Share>>, Refusal> {
-        let mut count = 0;
-        for wanted in &call.wanted {
-            facts.name.clone_from(&wanted.name);
-            count += usize::from(self.ladder.climb(Stage::Name, facts).is_ok());
-        }
+    fn named(&self, facts: &mut Facts, wanted: &Wanted) -> Result<(), &'static Rung> {
+        facts.name.clone_from(&wanted.name);
+        self.ladder.climb(Stage::Name, facts)
+    }
+
+    /// Waits for memory for so many SealedEnvs.
+    async fn take_in_hand(
+        &self,
+        facts: Facts,
+        begun: Tick,
+        sending: Sending,
+        count: usize,
+    ) -> Result<InHand, Refusal> {
         let namespace = facts.claims().namespace.as_deref().unwrap_or_default();
-        let share = self.values.share(namespace, count).await.map_err(closed)?;
-        let share = Arc::new(Mutex::new(share));
-        call.sending.keep(Arc::clone(&share));
-        Ok(share)
+        let share = Arc::new(Mutex::new(self.values.share(namespace, count).await.map_err(closed)?));
+        sending.keep(Arc::clone(&share));
+        Ok(InHand { facts, begun, sending, share, made: 0 })
     }
 
-    async fn reviewed(&self, call: &Call) -> Result<Facts, LookError> {
-        let client = &self.client;
-        let reviews = futures::future::try_join(review(client, &call.pod), async {
-            OptionFuture::from(call.node.as_ref().map(|token| review(client, token))).await.transpose()
-        });
-        let (reviewed, plugin) = in_time(reviews).await?.map_err(LookError::Review)?;
-        let (reviewed, plugin) = (Reviewed::from(reviewed), plugin.map(Reviewed::from));
-        let namespace = reviewed.claims.namespace.as_ref();
-        let served = namespace.is_some_and(|namespace| self.extents.iter().any(|e| e.has(namespace)));
-        Ok(Facts {
-            reviewed,
-            plugin,
-            plugin_user: self.plugin_user.clone(),
-            served,
-            pod: None,
-            name: String::new(),
-            env: None,
-            recorded: false,
-        })
-    }
-
-    async fn pod(&self, claims: &Claims) -> Result<Option<Asking>, LookError> {
-        let (Some(namespace), Some(name)) = (&claims.namespace, &claims.pod) else { return Ok(None) };
-        let pods: Api<Asking> = Api::namespaced(self.client.clone(), namespace);
-        in_time(pods.get_opt(name)).await?.map_err(LookError::Pod)
-    }
-
-    /// One SealedEnv of a pod that may ask.
-    async fn one(&self, facts: &mut Facts, wanted: &Wanted, begun: Tick, sending: &Sending) -> Outcome {
-        if let Err(rung) = self.ladder.climb(Stage::Name, facts) {
-            return self.refuse(facts, rung.name, rung.reason, told(rung)).await;
-        }
-        match self.env(facts).await {
-            Ok(env) => facts.env = env,
+    /// One SealedEnv that the pod's spec names.
+    async fn one(&self, in_hand: &mut InHand, wanted: &Wanted) -> Outcome {
+        match self.looks.env(&in_hand.facts).await {
+            Ok(env) => in_hand.facts.env = env,
             Err(error) => {
-                tracing::warn!(error = chain(&error), name = facts.name, "a SealedEnv could not be read");
+                tracing::warn!(error = chain(&error), name = wanted.name, "a SealedEnv could not be read");
                 self.metrics.refused("ApiServer");
                 return refused(Reason::Unavailable, "the operator could not read it".to_owned());
             }
         }
+        let facts = &in_hand.facts;
         if let Err(rung) = self.ladder.climb(Stage::Env, facts) {
             return self.refuse(facts, rung.name, rung.reason, told(rung)).await;
         }
         // A ladder that lacks the rung `Found`, in a test, gets here without one.
         let Some(env) = facts.env.clone() else { return refused(Reason::NotFound, String::new()) };
-        let (ctx, counted) = (Arc::clone(&self.ctx), sending.clone());
-        let open = move || {
-            // Nobody can end it, not even who does not wait for it any more.
-            let _counted = counted;
-            opening(&ctx, &env)
-        };
-        // To hand ten values to another thread costs a third of what it takes to open them.
-        let opened = if facts.env.as_deref().is_some_and(is_quick) {
-            catch_unwind(AssertUnwindSafe(open)).ok()
-        } else {
-            tokio::task::spawn_blocking(open).await.ok()
-        };
-        let Some(opened) = opened else {
+        if !in_hand.has_room() {
+            self.metrics.refused("Room");
+            return refused(
+                Reason::Unavailable,
+                "the operator has no room for more values now; ask again".to_owned(),
+            );
+        }
+        let Some(opened) = self.open(env, in_hand.sending.clone()).await else {
             self.metrics.refused("Opened");
             return refused(Reason::Unavailable, "opening its values failed".to_owned());
         };
@@ -229,31 +180,39 @@ impl Desk {
             self.metrics.unchanged();
             return Outcome::Unchanged { refresh_after: REFRESH };
         }
-        self.release(facts, wanted, release, (begun, sending)).await
+        self.release(in_hand, wanted, release).await
+    }
+
+    /// Opens the values. None: that panicked.
+    async fn open(&self, env: Arc<SealedEnv>, counted: Sending) -> Option<Result<Release, (Reason, String)>> {
+        let (ctx, quick) = (Arc::clone(&self.ctx), is_quick(&env));
+        let open = move || {
+            // Nobody can end it, not even who does not wait for it any more.
+            let _counted = counted;
+            opening(&ctx, &env)
+        };
+        // To hand ten values to another thread costs a third of what it takes to open them.
+        if quick {
+            catch_unwind(AssertUnwindSafe(open)).ok()
+        } else {
+            tokio::task::spawn_blocking(open).await.ok()
+        }
     }
 
     /// No record, no release.
-    async fn release(
-        &self,
-        facts: &mut Facts,
-        wanted: &Wanted,
-        release: Release,
-        (begun, sending): (Tick, &Sending),
-    ) -> Outcome {
-        let digest = |text: &str| text.parse::<KeyedDigest>().ok();
-        let record = record(facts, Ended::Ok).keys(release.keys).recipients(release.recipients);
-        let record = record.digests(wanted.held.as_deref().and_then(digest), digest(&release.files.digest));
-        let (steady, counted) = (self.steady.clone(), sending.clone());
+    async fn release(&self, in_hand: &mut InHand, wanted: &Wanted, mut release: Release) -> Outcome {
+        let record = account::released(&in_hand.facts, wanted, &mut release);
+        let (steady, begun, counted) = (self.steady.clone(), in_hand.begun, in_hand.sending.clone());
         let still = move || {
             let _counted = &counted;
             steady.now() - begun < CALL
         };
         let taken = self.ctx.trail.record_delivery(vec![record], still).await;
         if let Err(error) = &taken {
-            tracing::warn!(error = chain(error), name = facts.name, "a delivery is not on record");
+            tracing::warn!(error = chain(error), name = wanted.name, "a delivery is not on record");
         }
-        facts.recorded = taken.is_ok();
-        if let Err(rung) = self.ladder.climb(Stage::Release, facts) {
+        in_hand.facts.recorded = taken.is_ok();
+        if let Err(rung) = self.ladder.climb(Stage::Release, &in_hand.facts) {
             self.metrics.refused(rung.name);
             return match taken {
                 Err(NotRecorded::Late) => refused(Reason::Unavailable, told(rung)),
@@ -262,13 +221,6 @@ impl Desk {
         }
         self.metrics.released();
         Outcome::Files(release.files)
-    }
-
-    async fn env(&self, facts: &Facts) -> Result<Option<Arc<SealedEnv>>, LookError> {
-        let Some(namespace) = &facts.claims().namespace else { return Ok(None) };
-        let envs: Api<Arrival> = Api::namespaced(self.client.clone(), namespace);
-        let found = in_time(envs.get_opt(&facts.name)).await?.map_err(LookError::Env)?;
-        found.map(|Arrival(env)| env.map(Arc::new).map_err(|_| LookError::Undecodable)).transpose()
     }
 
     async fn climb(
@@ -287,16 +239,7 @@ impl Desk {
             pod = claims.pod,
             "a call of the delivery API is refused"
         );
-        let asked: Vec<&str> = wanted.iter().map(|one| one.name.as_str()).collect();
-        let mut record = Record::new(Action::Deliver, actor(facts), Ended::Refused)
-            .reason(rung.name)
-            .detail(format!("{}; asked for {}", describe(facts), asked.join(", ")));
-        if stage != Stage::Caller
-            && let (Some(namespace), Some(pod)) = (&claims.namespace, &claims.pod)
-        {
-            record = record.object(ObjectRef::new("Pod", pod).namespace(namespace).uid(claims.uid.clone()));
-        }
-        self.put_on_record(record).await;
+        self.put_on_record(account::turned_away(facts, stage, rung, wanted)).await;
         Err(refusal)
     }
 
@@ -311,7 +254,7 @@ impl Desk {
             name = facts.name,
             "a delivery is refused"
         );
-        self.put_on_record(record(facts, Ended::Refused).reason(name)).await;
+        self.put_on_record(account::record(facts, Ended::Refused).reason(name)).await;
         refused(reason, message)
     }
 
@@ -339,6 +282,25 @@ impl Desk {
     }
 }
 
+impl InHand {
+    fn turn_to(&mut self, wanted: &Wanted) {
+        self.facts.name.clone_from(&wanted.name);
+        self.facts.env = None;
+        self.facts.recorded = false;
+    }
+
+    /// Whether one more SealedEnv may be opened.
+    fn has_room(&self) -> bool {
+        self.share.lock().unwrap_or_else(PoisonError::into_inner).has_room(self.made + ONE)
+    }
+
+    /// One is done, and so many are left.
+    fn made(&mut self, outcome: &Outcome, left: usize) {
+        self.made += outcome.size();
+        self.share.lock().unwrap_or_else(PoisonError::into_inner).shrink(self.made + left * ONE);
+    }
+}
+
 impl Fetch for Desk {
     async fn fetch(&self, call: Call) -> Result<Fetched, Refusal> {
         let begun = tokio::time::Instant::now();
@@ -349,10 +311,6 @@ impl Fetch for Desk {
             Err(Refusal::Unavailable)
         })
     }
-}
-
-async fn in_time<T>(question: impl Future<Output = T>) -> Result<T, LookError> {
-    tokio::time::timeout(READS, question).await.map_err(|_| LookError::Time)
 }
 
 /// The semaphores are never closed, so nobody meets this.
@@ -372,38 +330,6 @@ fn note(facts: &Facts, wanted: &Wanted, outcome: &Outcome) -> Option<(Arc<Sealed
         Outcome::Refused(refused) => Told::Refused(refused.reason.as_str()),
     };
     Some((env, Seen { uid, pod, told }))
-}
-
-/// About one SealedEnv and the pod that asks for it.
-fn record(facts: &Facts, ended: Ended) -> Record {
-    let meta = facts.env.as_ref().map(|env| &env.metadata);
-    let object = ObjectRef::new("SealedEnv", facts.name.clone())
-        .namespace(facts.claims().namespace.clone().unwrap_or_default())
-        .uid(meta.and_then(|meta| meta.uid.clone()))
-        .generation(meta.and_then(|meta| meta.generation));
-    Record::new(Action::Deliver, actor(facts), ended).object(object).detail(describe(facts))
-}
-
-/// Whose token it is. A name that nobody vouches for goes nowhere.
-fn actor(facts: &Facts) -> Actor {
-    let user = facts.reviewed.status.user.as_ref().and_then(|user| user.username.clone());
-    match user.filter(|_| facts.reviewed.status.authenticated == Some(true)) {
-        Some(name) => Actor::authenticated(name),
-        None => Actor::new(ActorKind::User, "unauthenticated"),
-    }
-}
-
-/// Which pod, where, and through whom. The UID comes first: what is too long for a line is cut at its end.
-fn describe(facts: &Facts) -> String {
-    let Claims { pod, uid, node, .. } = facts.claims();
-    let through = match &facts.plugin {
-        None => "the agent".to_owned(),
-        Some(plugin) => {
-            format!("the node plugin of {}", plugin.claims.node.as_deref().unwrap_or("no node"))
-        }
-    };
-    let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
-    format!("pod UID {}, {through}, pod {}, node {}", or_none(uid), or_none(pod), or_none(node))
 }
 
 fn refused(reason: Reason, message: String) -> Outcome {

@@ -24,7 +24,7 @@ pub(crate) struct Lines<K> {
     lines: Arc<Mutex<HashMap<K, Arc<Semaphore>>>>,
 }
 
-/// Places in one line, or waiting in it.
+/// Places in one line, or waiting for them.
 pub(crate) struct Turn<K: Eq + Hash + Clone> {
     lines: Lines<K>,
     key: K,
@@ -43,6 +43,7 @@ pub(crate) struct Budget {
 /// Part of a budget, given back when it is dropped.
 pub(crate) struct Share {
     of_all: OwnedSemaphorePermit,
+    free: Arc<Semaphore>,
     of_namespace: Turn<String>,
 }
 
@@ -70,6 +71,13 @@ impl<K: Eq + Hash + Clone> Lines<K> {
 }
 
 impl<K: Eq + Hash + Clone> Turn<K> {
+    /// Takes so many places more, where they are free.
+    fn extend(&mut self, places: u32) -> bool {
+        let (Some(line), Some(held)) = (&self.line, &mut self.places) else { return false };
+        let more = Arc::clone(line).try_acquire_many_owned(places);
+        more.map(|more| held.merge(more)).is_ok()
+    }
+
     fn keep(&mut self, places: usize) {
         if let Some(held) = &mut self.places {
             drop(held.split(held.num_permits().saturating_sub(places)));
@@ -96,17 +104,33 @@ impl Budget {
         Self { all, free: Arc::new(Semaphore::new(all)), namespaces: Lines::new(all / 2) }
     }
 
-    /// Waits for what so many SealedEnvs of a namespace may need.
+    /// Waits for what so many SealedEnvs of a namespace may need, or for a quarter of the whole: with most it turns out to
+    /// be enough, and two calls of a namespace are worked on at once. [`Share::has_room`] asks for more when it is not.
     pub(crate) async fn share(&self, namespace: &str, count: usize) -> Result<Share, AcquireError> {
-        let units = (count * ONE).div_ceil(UNIT).min(self.all / 2);
-        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        let units = u32::try_from((count * ONE).div_ceil(UNIT).min(self.all / 4)).unwrap_or(u32::MAX);
         let of_namespace = self.namespaces.take(namespace.to_owned(), units).await?;
         let of_all = Arc::clone(&self.free).acquire_many_owned(units).await?;
-        Ok(Share { of_all, of_namespace })
+        Ok(Share { of_all, free: Arc::clone(&self.free), of_namespace })
     }
 }
 
 impl Share {
+    /// Whether it is so many bytes, once more is taken where that is free. It never waits: two that hold something and
+    /// wait for what the other holds would do so for ever.
+    pub(crate) fn has_room(&mut self, bytes: usize) -> bool {
+        let missing = bytes.div_ceil(UNIT).saturating_sub(self.of_all.num_permits());
+        if missing == 0 {
+            return true;
+        }
+        let Ok(missing) = u32::try_from(missing) else { return false };
+        let Ok(of_all) = Arc::clone(&self.free).try_acquire_many_owned(missing) else { return false };
+        let has = self.of_namespace.extend(missing);
+        if has {
+            self.of_all.merge(of_all);
+        }
+        has
+    }
+
     /// Gives back what is not needed, as far as that is known.
     pub(crate) fn shrink(&mut self, bytes: usize) {
         let units = bytes / UNIT + 1;
@@ -149,18 +173,45 @@ mod tests {
         assert!(budget.share("shop", 1).now_or_never().is_none(), "first holds a little");
         assert_eq!(budget.free.available_permits(), 3 * ONE / UNIT - 11);
         drop((first, second));
-        // What is larger than a half waits for all of it, not for ever.
-        let half = budget.share("shop", 100).await.unwrap();
-        assert_eq!(budget.free.available_permits(), 2 * ONE / UNIT);
-        drop(half);
         assert_eq!(budget.free.available_permits(), 4 * ONE / UNIT);
+        assert!(budget.namespaces.lines.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn two_calls_of_a_namespace_for_all_they_may_ask_for_are_worked_on_at_once() {
+        let budget = Budget::new(16 * ONE);
+        let _first = budget.share("shop", 8).await.unwrap();
+        let _second = budget.share("shop", 8).now_or_never().expect("a quarter is free").unwrap();
+        assert!(budget.share("shop", 1).now_or_never().is_none(), "its half is spent");
+        assert!(budget.share("depot", 8).now_or_never().is_some(), "another's is not");
+    }
+
+    #[tokio::test]
+    async fn more_than_a_quarter_is_taken_where_it_is_free_and_counted() {
+        let budget = Budget::new(16 * ONE);
+        let mut first = budget.share("shop", 8).await.unwrap();
+        assert!(first.has_room(4 * ONE));
+        assert_eq!(budget.free.available_permits(), 12 * ONE / UNIT, "nothing more was needed");
+        assert!(first.has_room(5 * ONE));
+        assert_eq!(budget.free.available_permits(), 11 * ONE / UNIT);
+        let second = budget.share("shop", 2).await.unwrap();
+        assert!(!first.has_room(7 * ONE), "its namespace's half is spent");
+        assert_eq!(budget.free.available_permits(), 9 * ONE / UNIT, "what was not enough is given back");
+        let others = (budget.share("depot", 4).await.unwrap(), budget.share("depot", 4).await.unwrap());
+        assert!(first.has_room(6 * ONE));
+        drop(second);
+        assert!(!first.has_room(9 * ONE), "there is not as much");
+        assert!(first.has_room(8 * ONE));
+        assert_eq!(budget.free.available_permits(), 0);
+        drop((first, others));
+        assert_eq!(budget.free.available_permits(), 16 * ONE / UNIT);
         assert!(budget.namespaces.lines.lock().unwrap().is_empty());
     }
 
     #[tokio::test]
     async fn a_namespace_that_waits_for_its_half_keeps_no_other_waiting() {
         let budget = Budget::new(16 * ONE);
-        let _unread = budget.share("greedy", 8).await.unwrap();
+        let _unread = (budget.share("greedy", 8).await.unwrap(), budget.share("greedy", 8).await.unwrap());
         let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(budget.share("greedy", 8))).collect();
         for one in &mut waiting {
             assert!(one.as_mut().now_or_never().is_none());

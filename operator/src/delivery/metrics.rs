@@ -59,7 +59,7 @@ impl Default for Deliveries {
 }
 
 /// Reasons beside the rungs.
-const OTHERS: [&str; 4] = ["Opened", "Sized", "ApiServer", "Time"];
+const OTHERS: [&str; 5] = ["Opened", "Sized", "Room", "ApiServer", "Time"];
 
 impl Deliveries {
     /// Adds them to `registry`.

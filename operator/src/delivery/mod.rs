@@ -1,7 +1,8 @@
 //! Memory delivery: values that never rest in etcd go from here to pods, through the node plugin or the agent.
 //!
 //! - [`ladder`] decides who may have what, purely; `review` asks whose a token is.
-//! - [`desk`] answers a call: gathers facts, climbs, opens (`opening`), has it recorded, and only then gives.
+//! - [`desk`] answers a call: gathers facts (`look`), climbs, opens (`opening`), has it recorded (`account`), and only then
+//!   gives.
 //! - `consumers` decides, purely, what a status tells of pods that hold its values; [`book`] tells it.
 //! - [`asking`] is the pod as it is read; `gate` says how many calls are worked on at once.
 //! - `ca` keeps the certificates, `accept` the connections, [`serve`](mod@serve) ties them to the contract's server.
@@ -11,6 +12,7 @@
 //! docs/src/delivery.md is the description.
 
 mod accept;
+mod account;
 mod aged;
 pub mod asking;
 pub mod book;
@@ -19,6 +21,7 @@ mod consumers;
 pub mod desk;
 mod gate;
 pub mod ladder;
+mod look;
 pub mod metrics;
 mod opening;
 mod refusals;

@@ -94,6 +94,58 @@ async fn answers_that_nobody_reads_count_until_they_are_gone_and_for_their_names
     assert!(bench.unread([10, 0, 1, 1]).await.is_ok());
 }
 
+/// A pod that names so many SealedEnvs, each with a value of so many bytes; and its call for all of them.
+fn many(bench: &Bench, count: usize, bytes: usize) -> Vec<Wanted> {
+    let names: Vec<_> = (0..count).map(|n| format!("env-{n}")).collect();
+    bench.env(&json!({"public": {"LARGE": "x".repeat(bytes)}}));
+    let (code, env) = bench.world.lock().unwrap().answers[ENV].clone();
+    for name in &names {
+        let mut env = env.clone();
+        env["metadata"]["name"] = name.as_str().into();
+        bench.put(&ENV.replace("checkout", name), (code, env));
+    }
+    let (code, mut pod) = bench.world.lock().unwrap().answers[POD].clone();
+    let sources = names.iter().map(|name| {
+        json!({"serviceAccountToken": {"audience": "sealedenv.dev", "path": format!("{name}/token")}})
+    });
+    let volumes = json!([{"name": "tokens", "projected": {"sources": sources.collect::<Vec<_>>()}}]);
+    pod["spec"]["volumes"] = volumes;
+    bench.put(POD, (code, pod));
+    names.into_iter().map(|name| Wanted { name, held: None }).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_no_room_beside_answers_that_nobody_reads_is_given_when_it_is_asked_for_again() {
+    let (log, _) = recorded();
+    let bench = bench(log, Leadership::alone());
+    let mut wanted = many(&bench, 8, 1_000_000);
+    let alone = bench.desk.fetch(Call::new(token("pod"), None, wanted.clone())).await.ok().unwrap();
+    assert!(alone.answers.iter().all(|answer| matches!(answer.outcome, Outcome::Files(_))), "all at once");
+    // A quarter of the memory is free for the namespace, and as much is taken.
+    let mut unread = Vec::new();
+    for n in 0..5 {
+        let mut call = Call::new(token("pod"), None, wanted[..1].to_vec());
+        call.peer = Some(Peer::new(IpAddr::from([10, 0, 0, n]), || ()));
+        unread.push(call.sending.clone());
+        assert!(bench.desk.fetch(call).await.is_ok());
+    }
+    let mut calls = 0;
+    while wanted.iter().any(|one| one.held.is_none()) {
+        calls += 1;
+        let start = Instant::now();
+        let fetched = bench.desk.fetch(Call::new(token("pod"), None, wanted.clone())).await.ok().unwrap();
+        assert_eq!(start.elapsed(), Duration::ZERO, "what does not fit is not waited for");
+        for (one, answer) in wanted.iter_mut().zip(fetched.answers) {
+            match answer.outcome {
+                Outcome::Files(files) => one.held = Some(files.digest),
+                Outcome::Unchanged { .. } => assert!(one.held.is_some()),
+                Outcome::Refused(refused) => assert_eq!(refused.reason, Reason::Unavailable),
+            }
+        }
+    }
+    assert_eq!(calls, 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn small_answers_that_nobody_reads_fill_the_places_of_their_address_only() {
     let (log, _) = recorded();

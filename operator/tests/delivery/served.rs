@@ -69,7 +69,7 @@ impl Bench {
         let settings = Settings::new(address, "sealedenv-delivery", "system", "sealedenv-node");
         let parts = Parts {
             ctx: Arc::clone(&self.ctx),
-            asking: self.ctx.client.clone(),
+            client: self.ctx.client.clone(),
             extents: vec![Extent::Cluster],
             steady: Steady::system(),
             metrics: Deliveries::default(),
