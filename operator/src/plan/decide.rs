@@ -89,7 +89,7 @@ pub(crate) fn decide(
 }
 
 /// Whether nobody wrote to the wanted Secret since the status was written.
-fn is_as_written(subject: &Subject<'_>, seen: &SecretFacts) -> bool {
+pub(crate) fn is_as_written(subject: &Subject<'_>, seen: &SecretFacts) -> bool {
     let written = subject.status.secret.as_ref().filter(|w| w.name == secret_name(subject));
     written.is_some_and(|w| w.resource_version.as_deref() == Some(seen.resource_version.as_str()))
 }

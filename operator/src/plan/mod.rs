@@ -22,6 +22,7 @@ use sealedenv_audit::Record;
 use sealedenv_crds::{Delivery, SealedEnvSpec, SealedEnvStatus};
 use sealedenv_seal::Plain;
 
+pub(crate) use decide::is_as_written;
 pub(crate) use settled::handled_input;
 pub use settled::{Handled, is_settled};
 pub(crate) use shape::problem;

@@ -30,9 +30,11 @@ pub(super) fn needs_content(subject: &Subject<'_>, observed: &Observed, opened: 
             && subject.spec.on_key_error != OnKeyError::Omit
             && is_any_bad(opened);
     };
-    let as_written = written.is_some_and(|w| w.resource_version.as_deref() == Some(&seen.resource_version));
     let asked = subject.status.last_handled_reconcile_at.as_deref() != subject.requested_at;
-    !as_written || keeps_last(subject, opened) || asked || seen.ownership != Ownership::Ours
+    !plan::is_as_written(subject, seen)
+        || keeps_last(subject, opened)
+        || asked
+        || seen.ownership != Ownership::Ours
 }
 
 /// The Secret of a former name, which goes, if it may hold the last good value of a key.
@@ -100,7 +102,9 @@ mod tests {
 
     #[test]
     fn a_secret_is_read_only_where_its_content_decides() {
-        let (known, spec, status) = env();
+        let (known, spec, former) = env();
+        let mut status = former.clone();
+        status.secret.as_mut().unwrap().name = "checkout".into();
         let of = |spec: &SealedEnvSpec, observed: &Observed, opens| {
             needs_content(&known.subject(spec, &status), observed, &opened(opens))
         };
@@ -108,7 +112,12 @@ mod tests {
         let memory = SealedEnvSpec { delivery: Delivery::Memory, ..spec.clone() };
         let foreign = Ownership::Foreign { adoptable: true };
         assert!(!of(&spec, &seen("10"), true), "as it was written");
-        assert!(!of(&spec, &Observed::default(), false), "none of this name was written");
+        let renamed = known.subject(&spec, &former);
+        assert!(
+            !needs_content(&renamed, &Observed::default(), &opened(false)),
+            "none of this name was written"
+        );
+        assert!(needs_content(&renamed, &seen("11"), &opened(true)), "another one was written");
         assert!(of(&spec, &seen("11"), true), "somebody wrote to it");
         assert!(of(&spec, &seen("10"), false), "a last good value is to be kept");
         assert!(!of(&omit, &seen("10"), false), "nothing is to be kept");
