@@ -56,6 +56,7 @@ mod memory;
 mod read;
 mod record;
 mod recover;
+mod service;
 mod sink;
 mod stdout;
 mod text;
