@@ -4,7 +4,9 @@
 //! part of the status that nobody else decides. What comes within a few seconds goes into one write. Nothing depends on
 //! it: what is lost is told when the pod asks again, a minute later.
 
-use std::collections::{BTreeSet, HashMap, hash_map};
+mod pages;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -18,24 +20,18 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use self::pages::{LOOK, Page, Pages};
 use super::consumers::{Seen, Tally, after, newly_refused, tally};
 use super::metrics::Deliveries;
 use crate::apply::merge_patch;
-use crate::backoff::jitter;
 use crate::clock::Clock;
 use crate::notices::{Notices, Regarding};
 
 /// What may wait to be noted. More is dropped.
 const WAITING: usize = 4096;
 
-/// How long news are gathered before they are written.
-const SOON: Duration = Duration::from_secs(5);
-
 /// After a write that failed.
 const AGAIN: Duration = Duration::from_secs(30);
-
-/// How often pods that did not ask here are looked for.
-const LOOK: Duration = Duration::from_mins(15);
 
 /// A pod asks every minute. One that was heard of within this time is there.
 const QUIET: Duration = Duration::from_mins(3);
@@ -75,16 +71,6 @@ struct Note {
 struct Env {
     namespace: String,
     name: String,
-}
-
-/// What is known of one SealedEnv.
-struct Page {
-    due: Instant,
-    /// When pods that are gone were looked for.
-    looked: Instant,
-    news: HashMap<String, Seen>,
-    heard: HashMap<String, Instant>,
-    tally: Tally,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -150,11 +136,10 @@ impl Book {
 
 impl Writer {
     async fn run(self, mut news: mpsc::Receiver<News>, shutdown: Shutdown) {
-        let mut pages: HashMap<Env, Page> = HashMap::new();
+        let mut pages = Pages::default();
         let mut batch = Vec::new();
         loop {
-            let next =
-                pages.iter().min_by_key(|(_, page)| page.due).map(|(env, page)| (env.clone(), page.due));
+            let next = pages.next().map(|(env, due)| (env.clone(), due));
             let due = async {
                 match &next {
                     Some((_, due)) => sleep_until(*due).await,
@@ -165,9 +150,9 @@ impl Writer {
                 biased;
                 () = shutdown.triggered() => return,
                 () = due => {
-                    if let Some((env, _)) = next && let hash_map::Entry::Occupied(page) = pages.entry(env) {
-                        self.turn(page).await;
-                        self.metrics.pods(pages.values().map(|page| page.tally));
+                    if let Some((env, _)) = next {
+                        self.turn(&mut pages, &env).await;
+                        self.metrics.pods(pages.sum());
                     }
                 }
                 // Behind what is due, which many notes would hold up for ever.
@@ -177,23 +162,22 @@ impl Writer {
                     }
                     let now = Instant::now();
                     batch.drain(..).for_each(|news| match news {
-                        News::Answered(note) => take(&mut pages, note, now),
-                        News::Listed(env, tally) => list(&mut pages, env, tally, now),
+                        News::Answered(note) => pages.take(note, now),
+                        News::Listed(env, tally) => pages.list(env, tally, now),
                     });
-                    self.metrics.pods(pages.values().map(|page| page.tally));
+                    self.metrics.pods(pages.sum());
                 }
             }
         }
     }
 
     /// Writes what is new of one SealedEnv. Its page goes where nobody holds it any more.
-    async fn turn(&self, mut entry: hash_map::OccupiedEntry<'_, Env, Page>) {
-        let env = entry.key().clone();
-        let page = entry.get_mut();
+    async fn turn(&self, pages: &mut Pages, env: &Env) {
+        let Some(page) = pages.get_mut(env) else { return };
         let now = Instant::now();
         // Also where news never end, as of pods that a CronJob makes.
         let look = now - page.looked >= LOOK;
-        let told = timeout(WRITE, self.tell(&env, page, look)).await.unwrap_or(Err(TellError::Time));
+        let told = timeout(WRITE, self.tell(env, page, look)).await.unwrap_or(Err(TellError::Time));
         match told {
             Ok(Some(status)) if !status.consumers.is_empty() => {
                 if look {
@@ -201,10 +185,10 @@ impl Writer {
                 }
                 page.due = page.looked + LOOK;
                 page.news.clear();
-                page.tally = tally(&status);
                 page.heard.retain(|uid, _| status.consumers.iter().any(|one| one.uid == *uid));
+                pages.count(env, tally(&status));
             }
-            Ok(_) => drop(entry.remove()),
+            Ok(_) => pages.remove(env),
             Err(error) => {
                 page.due = Instant::now() + AGAIN;
                 tracing::warn!(
@@ -277,30 +261,6 @@ impl Writer {
             }
         }
         Ok(gone)
-    }
-}
-
-impl Page {
-    fn new(due: Instant, looked: Instant) -> Self {
-        Self { due, looked, news: HashMap::new(), heard: HashMap::new(), tally: Tally::default() }
-    }
-}
-
-fn list(pages: &mut HashMap<Env, Page>, env: Env, tally: Tally, now: Instant) {
-    // All of them come at once at a start.
-    let due = now + LOOK + jitter(LOOK / 4, &env.name);
-    pages.entry(env).or_insert_with(|| Page::new(due, now)).tally = tally;
-}
-
-fn take(pages: &mut HashMap<Env, Page>, note: Note, now: Instant) {
-    let page = pages.entry(note.env).or_insert_with(|| Page::new(now + LOOK, now));
-    page.heard.insert(note.seen.uid.clone(), now);
-    if note.is_told {
-        // It may have changed and changed back before anything was written.
-        page.news.remove(&note.seen.uid);
-    } else {
-        page.due = page.due.min(now + SOON);
-        page.news.insert(note.seen.uid.clone(), note.seen);
     }
 }
 

@@ -53,7 +53,7 @@ impl Default for Deliveries {
         for reason in RUNGS.iter().map(|rung| rung.name).chain(OTHERS) {
             drop(deliveries.refusals.get_or_create(&Refusal { reason }));
         }
-        deliveries.pods(std::iter::empty());
+        deliveries.pods(Tally::default());
         deliveries
     }
 }
@@ -91,12 +91,7 @@ impl Deliveries {
     }
 
     /// Pods of all SealedEnvs.
-    pub(crate) fn pods(&self, tallies: impl Iterator<Item = Tally>) {
-        let sum = tallies.fold(Tally::default(), |sum, one| Tally {
-            current: sum.current + one.current,
-            outdated: sum.outdated + one.outdated,
-            refused: sum.refused + one.refused,
-        });
+    pub(crate) fn pods(&self, sum: Tally) {
         for (state, pods) in [("current", sum.current), ("outdated", sum.outdated), ("refused", sum.refused)]
         {
             self.pods.get_or_create(&State { state }).set(pods);

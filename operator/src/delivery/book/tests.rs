@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use http::{Method, Request, Response, StatusCode};
@@ -9,6 +10,7 @@ use serde_json::Value;
 use tower::BoxError;
 
 use super::super::consumers::Told;
+use super::pages::SOON;
 use super::*;
 
 /// One SealedEnv and the pods of its namespace.
