@@ -105,12 +105,11 @@ impl Desk {
         let (mut answers, mut notes) = (Vec::with_capacity(call.wanted.len()), Vec::new());
         for (wanted, named) in call.wanted.into_iter().zip(named) {
             in_hand.turn_to(&wanted);
-            let outcome = match named {
-                Err(rung) => self.refuse(&in_hand.facts, rung.name, rung.reason, told(rung)).await,
-                Ok(()) => {
-                    left -= 1;
-                    self.one(&mut in_hand, &wanted).await
-                }
+            let outcome = if let Err(rung) = named {
+                self.refuse(&in_hand.facts, rung.name, rung.reason, told(rung)).await
+            } else {
+                left -= 1;
+                self.one(&mut in_hand, &wanted).await
             };
             notes.extend(note(&in_hand.facts, &wanted, &outcome));
             in_hand.made(&outcome, left);

@@ -105,9 +105,9 @@ fn many(bench: &Bench, count: usize, bytes: usize) -> Vec<Wanted> {
         bench.put(&ENV.replace("checkout", name), (code, env));
     }
     let (code, mut pod) = bench.world.lock().unwrap().answers[POD].clone();
-    let sources = names.iter().map(|name| {
-        json!({"serviceAccountToken": {"audience": "sealedenv.dev", "path": format!("{name}/token")}})
-    });
+    let sources = names.iter().map(
+        |name| json!({"serviceAccountToken": {"audience": "sealedenv.dev", "path": format!("{name}/token")}}),
+    );
     let volumes = json!([{"name": "tokens", "projected": {"sources": sources.collect::<Vec<_>>()}}]);
     pod["spec"]["volumes"] = volumes;
     bench.put(POD, (code, pod));
