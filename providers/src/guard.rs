@@ -260,8 +260,7 @@ fn is_special_v6(v6: Ipv6Addr) -> bool {
     // 6to4, NAT64 and addresses that hold one of IPv4 lead where that one leads.
     let inner = match segments {
         [0x0064, 0xff9b, 0, 0, 0, 0, high, low]
-        | [0, 0, 0, 0, 0xffff, 0, high, low]
-        | [0, 0, 0, 0, 0, 0, high, low]
+        | [0, 0, 0, 0, 0 | 0xffff, 0, high, low]
         | [0x2002, high, low, ..] => Some((high, low)),
         _ => None,
     };

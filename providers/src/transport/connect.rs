@@ -105,12 +105,11 @@ impl Connector {
     /// A connection to the first number that takes one, of those that may be reached.
     async fn reach(&self, target: &Target) -> Result<TcpStream, ConnectFault> {
         let bare = target.host.trim_start_matches('[').trim_end_matches(']');
-        let numbers = match bare.parse() {
-            Ok(number) => vec![number],
-            Err(_) => {
-                let name = if target.whole { format!("{bare}.") } else { bare.to_owned() };
-                (self.lookup)(name).await.map_err(|_| ConnectFault::Unreachable)?
-            }
+        let numbers = if let Ok(number) = bare.parse() {
+            vec![number]
+        } else {
+            let name = if target.whole { format!("{bare}.") } else { bare.to_owned() };
+            (self.lookup)(name).await.map_err(|_| ConnectFault::Unreachable)?
         };
         let mut refused = None;
         let allowed: Vec<IpAddr> = numbers
