@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use http::Uri;
+use http::uri::Authority;
 
 /// What an administrator lets stores point to.
 #[derive(Clone, Debug, Default)]
@@ -50,8 +51,10 @@ pub struct EntryError(String);
 pub struct Target {
     /// Whether it goes over TLS.
     pub tls: bool,
-    /// The host, as it is written, in lower case.
+    /// The host, as it is written, in lower case, without a dot at its end.
     pub host: String,
+    /// Whether there was that dot: the name is whole, and no search domain is to be tried with it.
+    pub whole: bool,
     /// The port.
     pub port: u16,
 }
@@ -62,6 +65,9 @@ pub enum Refused {
     /// It is no address of a store.
     #[error("it is no https:// address")]
     NotHttps,
+    /// Its host or its port is none.
+    #[error("its host or its port is none")]
+    Authority,
     /// It has a user name or a password in it, which would stand in status and logs.
     #[error("an address holds no credentials")]
     Credentials,
@@ -76,7 +82,8 @@ pub enum Refused {
 }
 
 impl Policy {
-    /// Of these entries. Without any host among them, every host may be reached over TLS.
+    /// Of these entries. Without any host among them, every host may be reached over TLS; with one, also a number only
+    /// where a net has it.
     pub fn new(entries: Vec<Entry>) -> Self {
         Self { entries }
     }
@@ -95,17 +102,23 @@ impl Policy {
             Some("http") => false,
             _ => return Err(Refused::NotHttps),
         };
-        let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
-        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        let target = Target { tls, host, port };
+        let written = authority.host();
+        let host = written.strip_suffix('.').unwrap_or(written).to_ascii_lowercase();
+        let port = port(authority, tls).ok_or(Refused::Authority)?;
+        let target = Target { tls, whole: host.len() < written.len(), host, port };
         // What is written as a number is one, whatever else it looks like.
         match number(&target.host) {
-            Some(number) if tls => self.may_reach(number).map(|()| target),
             Some(number) if self.is_net(number) => Ok(target),
+            Some(_) if !tls => Err(Refused::NotHttps),
+            Some(number) => {
+                self.may_reach(number)?;
+                if self.hosts().next().is_none() { Ok(target) } else { Err(Refused::Host) }
+            }
+            None if target.host.starts_with('[') => Err(Refused::Authority),
             None if looks_like_a_number(&target.host) => Err(Refused::Address),
             None if self.has(&target) => Ok(target),
             None if tls => Err(Refused::Host),
-            _ => Err(Refused::NotHttps),
+            None => Err(Refused::NotHttps),
         }
     }
 
@@ -125,8 +138,12 @@ impl Policy {
         })
     }
 
+    fn hosts(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| matches!(entry, Entry::Host { .. }))
+    }
+
     fn has(&self, target: &Target) -> bool {
-        let mut hosts = self.entries.iter().filter(|entry| matches!(entry, Entry::Host { .. })).peekable();
+        let mut hosts = self.hosts().peekable();
         if hosts.peek().is_none() {
             return target.tls;
         }
@@ -179,8 +196,18 @@ impl FromStr for Entry {
 
 /// A host that is a number: `10.0.0.1`, `[::1]`.
 fn number(host: &str) -> Option<IpAddr> {
-    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    bare.parse().ok()
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(bare) => bare.parse().ok().map(IpAddr::V6),
+        None => host.parse().ok(),
+    }
+}
+
+/// The port, of the scheme where none is written. What is written and is no port is not taken for the scheme's.
+fn port(authority: &Authority, tls: bool) -> Option<u16> {
+    match authority.as_str().strip_prefix(authority.host())? {
+        "" => Some(if tls { 443 } else { 80 }),
+        rest => rest.strip_prefix(':')?.parse().ok(),
+    }
 }
 
 /// Whether some resolver may take it for a number: `127.1`, `0x7f000001`, `2130706433`. No name of the DNS ends so.
@@ -221,13 +248,20 @@ fn is_special_v4(v4: Ipv4Addr) -> bool {
 
 fn is_special_v6(v6: Ipv6Addr) -> bool {
     let segments = v6.segments();
-    // AWS: fd00:ec2::/32 holds its metadata, time and name services.
-    let metadata = segments[0] == 0xfd00 && segments[1] == 0x0ec2;
+    // AWS and Oracle have a net for their services each, Google and Scaleway an address.
+    let metadata = matches!(
+        segments,
+        [0xfd00, 0x0ec2 | 0x00c1, ..]
+            | [0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x0254]
+            | [0xfd00, 0x0042, 0, 0, 0, 0, 0, 0x0042]
+    );
+    // NAT64 of a site's own making: where the address of IPv4 is in it, the site decides.
+    let translated = matches!(segments, [0x0064, 0xff9b, 0x0001, ..]);
     // 6to4, NAT64 and addresses that hold one of IPv4 lead where that one leads.
     let inner = match segments {
-        [0x0064, 0xff9b, 0, 0, 0, 0, high, low] | [0, 0, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
-            Some((high, low))
-        }
+        [0x0064, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0, 0, 0, 0, 0 | 0xffff, 0, high, low]
+        | [0x2002, high, low, ..] => Some((high, low)),
         _ => None,
     };
     let inner = inner.map(|(high, low)| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
@@ -236,6 +270,7 @@ fn is_special_v6(v6: Ipv6Addr) -> bool {
         || v6.is_multicast()
         || v6.is_unicast_link_local()
         || metadata
+        || translated
         || inner.is_some_and(is_special_v4)
 }
 

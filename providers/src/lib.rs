@@ -20,4 +20,4 @@ pub mod schedule;
 pub mod transport;
 pub mod vault;
 
-pub use outcome::{Ask, Lease, Outcome, Read};
+pub use outcome::{Answer, Ask, By, Lease, Outcome, Read};

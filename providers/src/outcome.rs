@@ -33,6 +33,36 @@ pub enum Outcome {
     Malformed,
 }
 
+/// An outcome, and whose it is. What is decided without the store says nothing of whether the store is there.
+pub struct Answer {
+    /// What came of the question.
+    pub outcome: Outcome,
+    /// Who says so.
+    pub by: By,
+}
+
+/// Who an outcome comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The store, or its silence.
+    Store,
+    /// This side of it: the guard, a path that is none, a credential that is not to be had.
+    Here,
+}
+
+impl Answer {
+    /// Decided without the store.
+    pub fn here(outcome: Outcome) -> Self {
+        Self { outcome, by: By::Here }
+    }
+}
+
+impl From<Outcome> for Answer {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, by: By::Store }
+    }
+}
+
 /// What a store holds under a path.
 pub struct Read {
     /// As it came: text, bytes, or JSON that [`crate::pick::pick`] takes a value out of.

@@ -1,7 +1,11 @@
 //! The value that one key takes out of an answer.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use sealedenv_seal::Plain;
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 /// Most levels of JSON that are looked into.
 pub const MAX_DEPTH: usize = 16;
@@ -50,7 +54,7 @@ impl Pointer {
 }
 
 /// Takes a value out of an answer: all of it, or one property. A text gives its characters, a number or a truth value its
-/// JSON, an object or a list compact JSON.
+/// JSON to the last digit, an object or a list compact JSON.
 ///
 /// # Errors
 /// [`PickError`].
@@ -62,13 +66,59 @@ pub fn pick(answer: &Plain, property: Option<&Pointer>) -> Result<Plain, PickErr
     if depth(answer.expose()) > MAX_DEPTH {
         return Err(PickError::TooLarge);
     }
-    let mut whole: Value = serde_json::from_slice(answer.expose()).map_err(|_| PickError::NotJson)?;
-    match whole.pointer_mut(property).map(Value::take) {
-        None => Err(PickError::NotThere),
-        Some(Value::Null) => Err(PickError::Empty),
-        Some(Value::String(text)) => some(text.into_bytes()),
-        Some(other) => some(other.to_string().into_bytes()),
+    let mut at: &RawValue = serde_json::from_slice(answer.expose()).map_err(|_| PickError::NotJson)?;
+    for name in property.split('/').skip(1) {
+        at = below(at, &name.replace("~1", "/").replace("~0", "~"))?;
     }
+    match at.get() {
+        "null" => Err(PickError::Empty),
+        text if text.starts_with('"') => some(read::<String>(at)?.into_bytes()),
+        text => some(compact(text)),
+    }
+}
+
+/// One level down. What is there stays as it was written: a number that is read and written again loses digits.
+fn below<'a>(at: &'a RawValue, name: &str) -> Result<&'a RawValue, PickError> {
+    let found = match at.get().as_bytes().first() {
+        Some(b'{') => read::<BTreeMap<Key<'a>, &RawValue>>(at)?.remove(name),
+        Some(b'[') => {
+            let is_index = name == "0" || !name.starts_with(['0', '+']);
+            let index = name.parse::<usize>().ok().filter(|_| is_index);
+            index.and_then(|index| read::<Vec<&RawValue>>(at).ok()?.get(index).copied())
+        }
+        _ => None,
+    };
+    found.ok_or(PickError::NotThere)
+}
+
+/// A name, of which nothing is copied unless it holds an escape.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(transparent)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl std::borrow::Borrow<str> for Key<'_> {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(json: &'a RawValue) -> Result<T, PickError> {
+    serde_json::from_str(json.get()).map_err(|_| PickError::NotJson)
+}
+
+/// Without the white space between its parts.
+fn compact(json: &str) -> Vec<u8> {
+    let (mut quoted, mut escaped) = (false, false);
+    let is_kept = |byte: &u8| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ => {}
+        }
+        quoted || !byte.is_ascii_whitespace()
+    };
+    json.bytes().filter(is_kept).collect()
 }
 
 fn some(bytes: Vec<u8>) -> Result<Plain, PickError> {
@@ -135,6 +185,17 @@ mod tests {
         assert_eq!(picked("not json", Some("/a")), Err(PickError::NotJson));
         assert_eq!(picked(r#"{"a":"b"} trailing"#, Some("/a")), Err(PickError::NotJson));
         assert_eq!(picked("null", None), Ok("null".to_owned()), "a text of four letters");
+    }
+
+    #[test]
+    fn a_number_keeps_its_digits_and_a_list_only_its_white_space_is_lost() {
+        let json = r#"{"a": 1.10, "b": 12345678901234567890123, "c": [ 1.0, "a \" b" ], "d\u0065": 1e400}"#;
+        for (property, expected) in
+            [("/a", "1.10"), ("/b", "12345678901234567890123"), ("/c", r#"[1.0,"a \" b"]"#), ("/de", "1e400")]
+        {
+            assert_eq!(picked(json, Some(property)), Ok(expected.to_owned()));
+        }
+        assert_eq!(picked(r#"["a"]"#, Some("/00")), Err(PickError::NotThere));
     }
 
     #[test]

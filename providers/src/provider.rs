@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::{Ask, Lease, Outcome};
+use crate::{Answer, Ask, Lease, Outcome};
 
 /// An answer that is waited for.
 pub type Answering<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -15,8 +15,8 @@ pub trait Provider: Send + Sync {
         1
     }
 
-    /// Asks, with as few calls as the store's API lets it. One outcome for each, in their order.
-    fn fetch<'a>(&'a self, asks: &'a [Ask]) -> Answering<'a, Vec<Outcome>>;
+    /// Asks, with as few calls as the store's API lets it. One answer for each, in their order.
+    fn fetch<'a>(&'a self, asks: &'a [Ask]) -> Answering<'a, Vec<Answer>>;
 
     /// Makes a lease longer. Where there are none: [`Outcome::NotFound`].
     fn renew<'a>(&'a self, lease: &'a Lease) -> Answering<'a, Renewed> {

@@ -7,7 +7,7 @@ fn policy(entries: &[&str]) -> Policy {
 }
 
 fn target(policy: &Policy, address: &str) -> Result<(bool, String, u16), Refused> {
-    let Target { tls, host, port } = policy.target(&address.parse().unwrap())?;
+    let Target { tls, host, port, .. } = policy.target(&address.parse().unwrap())?;
     Ok((tls, host, port))
 }
 
@@ -32,6 +32,13 @@ fn without_hosts_every_one_may_be_reached_over_tls() {
         ("https://0x7f000001", Err(Refused::Address)),
         ("https://2130706433", Err(Refused::Address)),
         ("https://127.1", Err(Refused::Address)),
+        ("https://127.0.0.1.", Err(Refused::Address)),
+        ("https://vault.example.com..", Err(Refused::Address)),
+        ("https://vault.example.com:65536", Err(Refused::Authority)),
+        ("https://vault.example.com:", Err(Refused::Authority)),
+        ("https://10.0.0.7:99999", Err(Refused::Authority)),
+        ("https://[vault]", Err(Refused::Authority)),
+        ("https://[10.0.0.7]", Err(Refused::Authority)),
     ] {
         assert_eq!(target(&policy, address), expected, "{address}");
     }
@@ -59,6 +66,27 @@ fn hosts_are_those_of_the_list_and_no_others() {
 }
 
 #[test]
+fn with_a_host_in_the_list_a_number_is_one_of_a_listed_net() {
+    let hosts = policy(&["vault.example.com"]);
+    assert_eq!(target(&hosts, "https://10.0.0.7:8200"), Err(Refused::Host));
+    assert_eq!(target(&hosts, "https://[fd12::1]"), Err(Refused::Host));
+    assert_eq!(target(&hosts, "https://127.0.0.1"), Err(Refused::Address));
+    assert_eq!(hosts.may_reach("10.0.0.7".parse().unwrap()), Ok(()), "where a host of the list leads");
+    let both = policy(&["vault.example.com", "10.0.0.0/24"]);
+    assert!(target(&both, "https://10.0.0.7:8200").is_ok());
+    assert_eq!(target(&both, "https://10.0.1.7:8200"), Err(Refused::Host));
+}
+
+#[test]
+fn a_dot_at_the_end_is_told_apart_and_is_no_other_host() {
+    let policy = policy(&["vault.example.com"]);
+    let of = |address: &str| policy.target(&address.parse().unwrap()).unwrap();
+    assert!(!of("https://vault.example.com").whole);
+    assert!(of("https://vault.example.com.").whole);
+    assert_eq!(of("https://vault.example.com.").host, "vault.example.com");
+}
+
+#[test]
 fn what_is_special_is_reached_only_where_it_is_named() {
     let none = policy(&[]);
     for special in [
@@ -81,12 +109,30 @@ fn what_is_special_is_reached_only_where_it_is_named() {
         "ff02::1",
         "fd00:ec2::254",
         "64:ff9b::a9fe:a9fe",
+        "64:ff9b:1::1",
+        "64:ff9b:1:ffff::",
+        "::ffff:0:169.254.169.254",
+        "::ffff:0:7f00:1",
+        "fd20:ce::254",
+        "fd00:c1::a9fe:a9fe",
+        "fd00:42::42",
         "2002:7f00:1::",
     ] {
         assert_eq!(none.may_reach(special.parse().unwrap()), Err(Refused::Address), "{special}");
     }
-    for usual in ["10.0.0.1", "192.168.1.1", "172.16.0.1", "100.64.0.1", "8.8.8.8", "fd12::1", "2001:db8::1"]
-    {
+    for usual in [
+        "10.0.0.1",
+        "192.168.1.1",
+        "172.16.0.1",
+        "100.64.0.1",
+        "8.8.8.8",
+        "fd12::1",
+        "2001:db8::1",
+        "fd20:ce::253",
+        "fd00:42::41",
+        "64:ff9b::a00:1",
+        "::ffff:0:10.0.0.1",
+    ] {
         assert_eq!(none.may_reach(usual.parse().unwrap()), Ok(()), "{usual}");
     }
     let named = policy(&["127.0.0.0/8", "fd00:ec2::254/128"]);

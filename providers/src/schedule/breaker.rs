@@ -54,12 +54,13 @@ impl Breaker {
     /// It did not. `seed` spreads the pauses of many replicas.
     pub(super) fn failed(&mut self, now: Time, retry_after: Option<Duration>, seed: &str) {
         self.failures = self.failures.saturating_add(1);
-        let pause = match retry_after {
+        // A store that says "at once" and fails gets the pause of one that says nothing.
+        let pause = match retry_after.filter(|asked| !asked.is_zero()) {
             Some(asked) => asked.min(LONGEST_PAUSE),
             None if self.is_open() => backoff(self.failures - OPENS_AT + 1, seed),
             None => Duration::ZERO,
         };
-        self.until = self.until.max(now + pause);
+        self.until = self.until.max(now.saturating_add(pause));
     }
 }
 
@@ -100,5 +101,21 @@ mod tests {
         assert_eq!(breaker.may(S * 2), May::Wait(S * 29), "a shorter one shortens nothing");
         breaker.failed(S * 2, Some(Duration::MAX), "vault");
         assert_eq!(breaker.may(S * 2), May::Wait(LONGEST_PAUSE));
+    }
+
+    #[test]
+    fn at_once_is_no_pause_that_a_store_may_ask_for() {
+        let mut breaker = Breaker::default();
+        for _ in 0..OPENS_AT {
+            breaker.failed(S, Some(Duration::ZERO), "vault");
+        }
+        assert!(matches!(breaker.may(S), May::Wait(_)));
+    }
+
+    #[test]
+    fn the_end_of_time_is_no_panic() {
+        let mut breaker = Breaker::default();
+        breaker.failed(Duration::MAX, Some(S), "vault");
+        assert_eq!(breaker.may(Duration::MAX), May::Ask);
     }
 }

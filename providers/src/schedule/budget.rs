@@ -31,7 +31,7 @@ impl Budget {
 
     /// Counts a call.
     pub(super) fn spend(&mut self, now: Time) {
-        self.next = self.next.max(now) + self.every;
+        self.next = self.next.max(now).saturating_add(self.every);
     }
 }
 

@@ -1,9 +1,9 @@
 //! What a store is asked next, and when. Pure: time is passed in.
 //!
 //! Each path is asked for once, however many want it ([`Schedule::want`]), and by one call at a time. What is due goes
-//! out oldest first, in batches where the store takes them, within the store's [`Budget`]. A path that fails is tried
-//! again with growing pauses; a store that fails again and again is probed with one call until it answers. Then what is
-//! overdue goes out as any other day: within the budget.
+//! out oldest first, after what is new or asked for anew, in batches where the store takes them, within the store's [`Budget`]. A path that fails is tried
+//! again with growing pauses; a store that fails again and again is probed with one call until it answers, by the paths in
+//! turn. Then what is overdue goes out as any other day: within the budget.
 
 mod breaker;
 mod budget;
@@ -18,7 +18,7 @@ use breaker::{Breaker, May};
 pub use breaker::OPENS_AT;
 pub use budget::Budget;
 
-use crate::{Ask, Outcome};
+use crate::{Answer, Ask, By, Outcome};
 
 /// A moment: how long after any one of a clock that never goes back.
 pub type Time = Duration;
@@ -31,8 +31,8 @@ const CALLS: usize = 4;
 
 /// The plan for one store.
 pub struct Schedule {
-    /// Its name: what is spread is spread by it.
-    store: String,
+    /// What is spread is spread by it: the store's name, and the replica's, so that replicas do not go in step.
+    seed: String,
     budget: Budget,
     batch: usize,
     breaker: Breaker,
@@ -44,13 +44,26 @@ pub struct Schedule {
 struct Path {
     interval: Duration,
     due: Time,
-    is_asked: bool,
+    /// When it was last answered. None: never, or something failed since.
+    answered: Option<Time>,
+    /// Not before then: it failed.
+    held: Time,
+    /// It is new, or somebody wants to know now: it goes before what is merely due.
+    is_urgent: bool,
+    asking: Asking,
     /// Nobody wants it any more. It stays until its answer comes, so that it is not asked for twice at once.
     is_left: bool,
-    /// Something asked for it anew while it was being asked.
-    again: bool,
     /// In a row.
     failures: u32,
+}
+
+/// Whether a call for a path is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asking {
+    No,
+    Yes,
+    /// And somebody wanted to know anew meanwhile.
+    Again,
 }
 
 /// What to do.
@@ -65,10 +78,11 @@ pub enum Next {
 }
 
 impl Schedule {
-    /// For a store of that name, which takes so many paths with one call.
-    pub fn new(store: impl Into<String>, budget: Budget, batch: usize) -> Self {
+    /// For a store of that name, which takes so many paths with one call. `replica` is what tells this process from the
+    /// others that ask the same store.
+    pub fn new(store: &str, replica: &str, budget: Budget, batch: usize) -> Self {
         Self {
-            store: store.into(),
+            seed: format!("{store} {replica}"),
             budget,
             batch: batch.max(1),
             breaker: Breaker::default(),
@@ -77,25 +91,24 @@ impl Schedule {
         }
     }
 
-    /// A path is wanted, and at least that often. One that is new is due at once.
+    /// A path is wanted, and at that interval from its last answer on. One that is new is due at once.
     pub fn want(&mut self, ask: &Ask, interval: Duration, now: Time) {
-        if let Some(path) = self.paths.get_mut(ask) {
-            path.is_left = false;
-            if interval != path.interval {
-                let sooner = path.interval.saturating_sub(interval);
-                path.due = path.due.saturating_sub(sooner).max(now);
-                path.interval = interval;
-            }
+        let Some(path) = self.paths.get_mut(ask) else {
+            self.paths.insert(ask.clone(), Path::new(interval, now));
             return;
+        };
+        path.is_left = false;
+        path.interval = interval;
+        // Counted from the answer and not from what was due, so that two who differ in turn move it nowhere.
+        if let (Some(answered), false) = (path.answered, path.is_urgent) {
+            path.due = answered.saturating_add(spread(interval, &seed_of(&self.seed, ask)));
         }
-        let path = Path { interval, due: now, is_asked: false, is_left: false, again: false, failures: 0 };
-        self.paths.insert(ask.clone(), path);
     }
 
     /// Nobody wants it any more.
     pub fn forget(&mut self, ask: &Ask) {
         match self.paths.get_mut(ask) {
-            Some(path) if path.is_asked => path.is_left = true,
+            Some(path) if path.asking != Asking::No => path.is_left = true,
             _ => drop(self.paths.remove(ask)),
         }
     }
@@ -104,7 +117,10 @@ impl Schedule {
     pub fn refresh(&mut self, ask: &Ask, now: Time) {
         if let Some(path) = self.paths.get_mut(ask) {
             path.due = path.due.min(now);
-            path.again |= path.is_asked;
+            match path.asking {
+                Asking::No => path.is_urgent = true,
+                Asking::Yes | Asking::Again => path.asking = Asking::Again,
+            }
         }
     }
 
@@ -123,19 +139,26 @@ impl Schedule {
             May::Ask if self.calls >= CALLS => return Next::Idle,
             May::Ask => self.batch,
         };
-        let mut waiting: Vec<(Time, &Ask)> =
-            self.paths.iter().filter(|(_, path)| !path.is_asked).map(|(ask, path)| (path.due, ask)).collect();
-        waiting.sort_unstable();
-        let Some((first, _)) = waiting.first() else { return Next::Idle };
+        let is_probe = self.breaker.is_open();
+        let free = self.paths.iter().filter(|(_, path)| path.asking == Asking::No);
+        let Some(first) = free.clone().map(|(_, path)| path.ready()).min() else { return Next::Idle };
         let pause = first.saturating_sub(now).max(self.budget.wait(now));
         if !pause.is_zero() {
             return Next::Wait(pause);
         }
-        let asks: Vec<Ask> =
-            waiting.iter().filter(|(due, _)| *due <= now).take(most).map(|(_, ask)| (*ask).clone()).collect();
+        let mut waiting: Vec<(_, &Ask)> = free
+            .filter(|(_, path)| path.ready() <= now)
+            .map(|(ask, path)| {
+                // A path that always fails is no reason to take a store for one that is away, so it is the last to probe.
+                let turn = if is_probe { path.failures } else { 0 };
+                ((turn, !path.is_urgent, path.due), ask)
+            })
+            .collect();
+        waiting.sort_unstable();
+        let asks: Vec<Ask> = waiting.into_iter().take(most).map(|(_, ask)| ask.clone()).collect();
         for ask in &asks {
             if let Some(path) = self.paths.get_mut(ask) {
-                path.is_asked = true;
+                (path.asking, path.is_urgent) = (Asking::Yes, false);
             }
         }
         self.budget.spend(now);
@@ -143,49 +166,86 @@ impl Schedule {
         Next::Call(asks)
     }
 
-    /// A call that [`Schedule::next`] gave came to this: an outcome for each path, in the order in which they were asked.
-    pub fn answered<'a>(&mut self, call: impl IntoIterator<Item = (&'a Ask, &'a Outcome)>, now: Time) {
+    /// A call that [`Schedule::next`] gave came to this: an answer for each path, in the order in which they were asked.
+    /// A call that was lost has to be told of too, without answers: what has none is tried again after a pause.
+    pub fn answered(&mut self, call: &[Ask], answers: &[Answer], now: Time) {
         self.calls = self.calls.saturating_sub(1);
-        let (mut answers, mut pause, mut failed) = (false, None, false);
-        for (ask, outcome) in call {
-            let unavailable = if let Outcome::Unavailable { retry_after } = outcome {
-                (pause, failed) = (pause.max(*retry_after), true);
-                true
-            } else {
-                answers = true;
-                false
+        let (mut answered, mut pause, mut failed) = (false, None, false);
+        for (index, ask) in call.iter().enumerate() {
+            let answer = answers.get(index);
+            let by_store = answer.is_some_and(|answer| answer.by == By::Store);
+            let is_known = match answer.map(|answer| &answer.outcome) {
+                Some(Outcome::Unavailable { retry_after }) if by_store => {
+                    (pause, failed) = (pause.max(*retry_after), true);
+                    false
+                }
+                Some(Outcome::Unavailable { .. }) | None => false,
+                Some(_) => {
+                    answered |= by_store;
+                    true
+                }
             };
             let Some(path) = self.paths.get_mut(ask) else { continue };
-            path.is_asked = false;
             if path.is_left {
                 self.paths.remove(ask);
-                continue;
-            }
-            let seed = format!("{} {} {:?}", self.store, ask.path, ask.version);
-            let wait = if unavailable {
-                path.failures = path.failures.saturating_add(1);
-                backoff(path.failures, &seed)
             } else {
-                path.failures = 0;
-                spread(path.interval, &seed)
-            };
-            let again = std::mem::take(&mut path.again) && !unavailable;
-            path.due = if again { now } else { now + wait };
+                path.came(is_known, &seed_of(&self.seed, ask), now);
+            }
         }
         // A call that one path of it was answered in has reached a store that works.
-        if answers {
+        if answered {
             self.breaker.answered();
         }
-        if failed && (!answers || pause.is_some()) {
-            self.breaker.failed(now, pause, &self.store);
+        let asks_for_one = pause.is_some_and(|pause| !pause.is_zero());
+        if failed && (!answered || asks_for_one) {
+            self.breaker.failed(now, pause, &self.seed);
         }
     }
+}
+
+impl Path {
+    fn new(interval: Duration, now: Time) -> Self {
+        Self {
+            interval,
+            due: now,
+            answered: None,
+            held: Time::ZERO,
+            is_urgent: true,
+            asking: Asking::No,
+            is_left: false,
+            failures: 0,
+        }
+    }
+
+    /// When it may be asked for. What is urgent goes first, and through no pause after a failure.
+    fn ready(&self) -> Time {
+        self.due.max(self.held)
+    }
+
+    /// It was asked for. `is_known`: and something is known by that.
+    fn came(&mut self, is_known: bool, seed: &str, now: Time) {
+        let again = std::mem::replace(&mut self.asking, Asking::No) == Asking::Again;
+        if is_known {
+            (self.failures, self.answered, self.held) = (0, Some(now), Time::ZERO);
+            self.due = if again { now } else { now.saturating_add(spread(self.interval, seed)) };
+        } else {
+            self.failures = self.failures.saturating_add(1);
+            self.answered = None;
+            self.held = now.saturating_add(backoff(self.failures, seed));
+            self.due = self.held;
+        }
+        self.is_urgent = again;
+    }
+}
+
+fn seed_of(seed: &str, ask: &Ask) -> String {
+    format!("{seed} {} {:?}", ask.path, ask.version)
 }
 
 /// A little less than an interval, the same for each path at any time: paths that came at once are not asked for at once
 /// for ever.
 fn spread(interval: Duration, seed: &str) -> Duration {
-    interval.saturating_sub(interval / 20 * hash(seed, 0) / 1000)
+    interval.saturating_sub(interval / 20_000 * hash(seed, 0))
 }
 
 /// The pause after so many failures in a row: doubled each time, and anything between a quarter and all of it.

@@ -1,11 +1,12 @@
 use std::fmt::Display;
 use std::num::NonZeroU32;
 
-use proptest::prelude::*;
 use sealedenv_seal::Plain;
 
 use super::*;
 use crate::Read;
+
+mod any;
 
 const S: Duration = Duration::from_secs(1);
 const INTERVAL: Duration = Duration::from_mins(15);
@@ -16,11 +17,22 @@ fn ask(path: impl Display) -> Ask {
 
 fn schedule(rate: u32, burst: u32, batch: usize) -> Schedule {
     let of = |number| NonZeroU32::new(number).unwrap();
-    Schedule::new("vault", Budget::new(of(rate), of(burst)), batch)
+    Schedule::new("vault", "replica-0", Budget::new(of(rate), of(burst)), batch)
 }
 
 fn found() -> Outcome {
     Outcome::Found(Read { content: Plain::from("x".to_owned()), version: None, lease: None })
+}
+
+/// Of what these tests answer. An outcome holds a value, so it cannot be cloned.
+fn copy(outcome: &Outcome) -> Outcome {
+    match outcome {
+        Outcome::Found(_) => found(),
+        Outcome::NotFound => Outcome::NotFound,
+        Outcome::Denied => Outcome::Denied,
+        Outcome::Unavailable { retry_after } => Outcome::Unavailable { retry_after: *retry_after },
+        Outcome::Malformed => Outcome::Malformed,
+    }
 }
 
 const AWAY: Outcome = Outcome::Unavailable { retry_after: None };
@@ -33,7 +45,8 @@ fn call(next: Next) -> Vec<Ask> {
 }
 
 fn answer(schedule: &mut Schedule, asks: &[Ask], outcome: &Outcome, now: Time) {
-    schedule.answered(asks.iter().map(|ask| (ask, outcome)), now);
+    let answers: Vec<_> = asks.iter().map(|_| Answer::from(copy(outcome))).collect();
+    schedule.answered(asks, &answers, now);
 }
 
 /// Goes on until `end`, with a store that answers at once. When each call was made.
@@ -149,8 +162,8 @@ fn a_store_that_is_probed_gets_one_call_for_one_path() {
         let asks = call(schedule.next(now));
         answer(&mut schedule, &asks, &AWAY, now);
     }
-    let Next::Wait(pause) = schedule.next(now) else { panic!("it is open") };
-    now += pause;
+    assert!(matches!(schedule.next(now), Next::Wait(_)), "it is open");
+    now += PAUSES.1;
     let probe = call(schedule.next(now));
     assert_eq!(probe.len(), 1);
     assert_eq!(schedule.next(now), Next::Idle, "one at a time");
@@ -174,73 +187,191 @@ fn part_of_a_batch_that_fails_is_tried_again_by_itself() {
     schedule.want(&ask("a"), INTERVAL, S);
     schedule.want(&ask("b"), INTERVAL, S);
     let asks = call(schedule.next(S));
-    schedule.answered([(&asks[0], &found()), (&asks[1], &AWAY)], S);
+    schedule.answered(&asks, &[found().into(), AWAY.into()], S);
     let Next::Wait(pause) = schedule.next(S) else { panic!("it is tried again") };
     assert!(pause <= PAUSES.0 && !schedule.is_open());
     assert_eq!(call(schedule.next(S + pause)), [ask("b")]);
 }
 
-#[derive(Clone, Debug)]
-enum Event {
-    Pass(u64),
-    Want(u8, u64),
-    Forget(u8),
-    Refresh(u8),
-    Next,
-    Answer(usize, bool),
+/// Fails until the breaker is open. The moment when it may be probed.
+fn open(schedule: &mut Schedule, mut now: Time, path: &str) -> Time {
+    while !schedule.is_open() {
+        schedule.refresh(&ask(path), now);
+        match schedule.next(now) {
+            Next::Call(asks) => answer(schedule, &asks, &AWAY, now),
+            Next::Wait(pause) => now += pause,
+            Next::Idle => panic!("{path} is wanted"),
+        }
+    }
+    now
 }
 
-fn event() -> impl Strategy<Value = Event> {
-    prop_oneof![
-        (0..5000_u64).prop_map(Event::Pass),
-        (any::<u8>(), 1..600_u64).prop_map(|(path, seconds)| Event::Want(path % 16, seconds)),
-        any::<u8>().prop_map(|path| Event::Forget(path % 16)),
-        any::<u8>().prop_map(|path| Event::Refresh(path % 16)),
-        Just(Event::Next),
-        Just(Event::Next),
-        (any::<usize>(), any::<bool>()).prop_map(|(index, good)| Event::Answer(index, good)),
-    ]
+#[test]
+fn paths_that_always_fail_do_not_keep_the_others_from_probing() {
+    let mut schedule = schedule(100, 100, 1);
+    for path in ["bad-1", "bad-2"] {
+        schedule.want(&ask(path), INTERVAL, S);
+    }
+    let mut now = open(&mut schedule, S, "bad-1") + PAUSES.1;
+    // It is due after both of those that fail.
+    schedule.want(&ask("good"), INTERVAL, now);
+    let asks = loop {
+        match schedule.next(now) {
+            Next::Call(asks) => break asks,
+            Next::Wait(pause) => now += pause,
+            Next::Idle => panic!("three are wanted"),
+        }
+    };
+    assert_eq!(asks, [ask("good")]);
+    answer(&mut schedule, &asks, &found(), now);
+    assert!(!schedule.is_open());
 }
 
-proptest! {
-    #[test]
-    fn whatever_happens_no_path_is_asked_twice_at_once_and_the_budget_holds(
-        events in prop::collection::vec(event(), 1..300),
-        batch in 1..4_usize,
-    ) {
-        let (rate, burst) = (5, 4);
-        let mut schedule = schedule(rate, burst, batch);
-        let (mut now, mut under_way, mut calls) = (S, Vec::<Vec<Ask>>::new(), Vec::new());
-        for event in events {
-            match event {
-                Event::Pass(millis) => now += Duration::from_millis(millis),
-                Event::Want(path, seconds) => schedule.want(&ask(path), S * u32::try_from(seconds).unwrap(), now),
-                Event::Forget(path) => schedule.forget(&ask(path)),
-                Event::Refresh(path) => schedule.refresh(&ask(path), now),
-                Event::Next => match schedule.next(now) {
-                    Next::Call(asks) => {
-                        prop_assert!(!asks.is_empty() && asks.len() <= batch);
-                        for one in &asks {
-                            let twice = under_way.iter().flatten().any(|other| other == one);
-                            prop_assert!(!twice, "{one:?}");
-                        }
-                        calls.push(now);
-                        under_way.push(asks);
-                        prop_assert!(under_way.len() <= CALLS);
-                    }
-                    Next::Wait(pause) => prop_assert!(!pause.is_zero()),
-                    Next::Idle => {}
-                },
-                Event::Answer(index, good) if !under_way.is_empty() => {
-                    let asks = under_way.remove(index % under_way.len());
-                    answer(&mut schedule, &asks, if good { &Outcome::NotFound } else { &AWAY }, now);
-                }
-                Event::Answer(..) => {}
+#[test]
+fn probes_take_turns() {
+    let mut schedule = schedule(100, 100, 1);
+    for path in 0..10 {
+        schedule.want(&ask(path), INTERVAL, S);
+    }
+    let mut now = S;
+    let mut asked = BTreeMap::new();
+    for _ in 0..40 {
+        let asks = loop {
+            match schedule.next(now) {
+                Next::Call(asks) => break asks,
+                Next::Wait(pause) => now += pause,
+                Next::Idle => panic!("ten are wanted"),
             }
+        };
+        *asked.entry(asks[0].path.clone()).or_insert(0) += 1;
+        // An impatient user changes nothing of it.
+        schedule.refresh(&ask(0), now);
+        answer(&mut schedule, &asks, &AWAY, now);
+    }
+    assert!(asked.len() == 10 && asked.values().all(|times| (3..=5).contains(times)), "{asked:?}");
+}
+
+#[test]
+fn two_intervals_in_turn_make_nothing_due() {
+    let mut schedule = schedule(100, 100, 1);
+    schedule.want(&ask("a"), INTERVAL, S);
+    let asks = call(schedule.next(S));
+    answer(&mut schedule, &asks, &found(), S);
+    for _ in 0..50 {
+        schedule.want(&ask("a"), INTERVAL, S * 2);
+        schedule.want(&ask("a"), INTERVAL / 3, S * 2);
+    }
+    assert!(
+        matches!(schedule.next(S * 2), Next::Wait(pause) if pause > INTERVAL / 4),
+        "it is due at a third"
+    );
+    schedule.want(&ask("a"), INTERVAL, S * 2);
+    assert!(matches!(schedule.next(S * 2), Next::Wait(pause) if pause > INTERVAL * 9 / 10));
+}
+
+#[test]
+fn what_is_new_or_asked_for_anew_goes_before_what_is_merely_due() {
+    let mut schedule = schedule(100, 100, 1);
+    for path in ["a", "b", "c"] {
+        schedule.want(&ask(path), INTERVAL, S);
+        let asks = call(schedule.next(S));
+        answer(&mut schedule, &asks, &found(), S);
+    }
+    let now = S * 2 + INTERVAL;
+    schedule.want(&ask("new"), INTERVAL, now);
+    schedule.refresh(&ask("c"), now);
+    let order: Vec<_> = (0..4).map(|_| call(schedule.next(now)).remove(0).path).collect();
+    let (first, rest) = order.split_at(2);
+    assert!(first.contains(&"new".to_owned()) && first.contains(&"c".to_owned()), "{order:?}");
+    assert!(rest.contains(&"a".to_owned()) && rest.contains(&"b".to_owned()), "{order:?}");
+}
+
+#[test]
+fn nobody_goes_through_a_pause_after_a_failure() {
+    let mut schedule = schedule(100, 100, 1);
+    schedule.want(&ask("a"), INTERVAL, S);
+    let asks = call(schedule.next(S));
+    answer(&mut schedule, &asks, &AWAY, S);
+    let Next::Wait(pause) = schedule.next(S) else { panic!("it failed") };
+    schedule.refresh(&ask("a"), S);
+    schedule.want(&ask("a"), S, S);
+    assert_eq!(schedule.next(S), Next::Wait(pause));
+}
+
+#[test]
+fn a_call_that_is_lost_is_made_again_and_says_nothing_of_the_store() {
+    let mut schedule = schedule(100, 100, 2);
+    schedule.want(&ask("a"), INTERVAL, S);
+    schedule.want(&ask("b"), INTERVAL, S);
+    let mut now = S;
+    for _ in 0..OPENS_AT * 2 {
+        let asks = loop {
+            match schedule.next(now) {
+                Next::Call(asks) => break asks,
+                Next::Wait(pause) => now += pause,
+                Next::Idle => panic!("it is asked for for ever"),
+            }
+        };
+        schedule.answered(&asks, &[], now);
+    }
+    assert!(!schedule.is_open());
+    // A provider that answers less than it was asked.
+    now += PAUSES.1;
+    let asks = call(schedule.next(now));
+    schedule.answered(&asks, &[found().into()], now);
+    assert!(matches!(schedule.next(now), Next::Wait(pause) if pause <= PAUSES.1), "{}", asks.len());
+}
+
+#[test]
+fn what_is_decided_here_opens_and_closes_no_breaker() {
+    let mut schedule = schedule(100, 100, 1);
+    for path in 0..20 {
+        schedule.want(&ask(path), INTERVAL, S);
+    }
+    for _ in 0..OPENS_AT * 2 {
+        let asks = call(schedule.next(S));
+        schedule.answered(&asks, &[Answer::here(AWAY)], S);
+    }
+    assert!(!schedule.is_open(), "a credential that is not to be had");
+    schedule.want(&ask("x"), INTERVAL, S);
+    let now = open(&mut schedule, S, "x") + PAUSES.1;
+    let asks = call(schedule.next(now));
+    schedule.answered(&asks, &[Answer::here(Outcome::Denied)], now);
+    assert!(schedule.is_open(), "the guard's no");
+}
+
+#[test]
+fn at_once_is_no_pause_for_a_store_that_is_away() {
+    let mut schedule = schedule(100, 100, 1);
+    for path in 0..50 {
+        schedule.want(&ask(path), INTERVAL, S);
+    }
+    let hasty = Outcome::Unavailable { retry_after: Some(Duration::ZERO) };
+    let calls = run(&mut schedule, S, S * 61, &hasty);
+    assert!(schedule.is_open() && calls.len() < 25, "{} calls in a minute", calls.len());
+}
+
+#[test]
+fn replicas_do_not_go_in_step() {
+    let times = |replica: &str| {
+        let budget = Budget::new(NonZeroU32::new(10).unwrap(), NonZeroU32::new(10).unwrap());
+        let mut schedule = Schedule::new("vault", replica, budget, 1);
+        schedule.want(&ask("a"), INTERVAL, S);
+        run(&mut schedule, S, S * 600, &AWAY)
+    };
+    assert_ne!(times("replica-0")[1..], times("replica-1")[1..]);
+    assert_eq!(times("replica-0"), times("replica-0"));
+}
+
+#[test]
+fn the_longest_interval_and_the_end_of_time_are_no_panic() {
+    let mut schedule = schedule(1, 1, 1);
+    for (now, outcome) in [(S, found()), (Duration::MAX, found()), (Duration::MAX, AWAY)] {
+        schedule.want(&ask("a"), Duration::MAX, now);
+        schedule.refresh(&ask("a"), now);
+        if let Next::Call(asks) = schedule.next(now) {
+            answer(&mut schedule, &asks, &outcome, now);
         }
-        for (first, from) in calls.iter().enumerate() {
-            let within = calls[first..].iter().filter(|to| **to < *from + S).count();
-            prop_assert!(within <= usize::try_from(rate + burst).unwrap());
-        }
+        schedule.want(&ask("a"), S, now);
     }
 }

@@ -25,8 +25,11 @@ type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// Finds the numbers that a host stands for.
 pub type Lookup = Arc<dyn Fn(String) -> Pending<io::Result<Vec<IpAddr>>> + Send + Sync>;
 
-/// Longest time for a connection to one number.
-const CONNECT: Duration = Duration::from_secs(3);
+/// Longest time for a connection: the look-up, each number that is tried, and TLS.
+pub(super) const CONNECT: Duration = Duration::from_secs(8);
+
+/// Of that, for one number.
+const ONE: Duration = Duration::from_secs(3);
 
 /// The most numbers of a host that are tried.
 const TRIED: usize = 4;
@@ -83,7 +86,13 @@ impl Connector {
 
     async fn connect(self, address: Uri) -> Result<TokioIo<Stream>, ConnectFault> {
         let target = self.policy.target(&address)?;
-        let stream = self.reach(&target).await?;
+        tokio::time::timeout(CONNECT, self.connect_to(&target))
+            .await
+            .map_err(|_| ConnectFault::Unreachable)?
+    }
+
+    async fn connect_to(&self, target: &Target) -> Result<TokioIo<Stream>, ConnectFault> {
+        let stream = self.reach(target).await?;
         if !target.tls {
             return Ok(TokioIo::new(Stream::Plain(stream)));
         }
@@ -96,23 +105,28 @@ impl Connector {
     /// A connection to the first number that takes one, of those that may be reached.
     async fn reach(&self, target: &Target) -> Result<TcpStream, ConnectFault> {
         let bare = target.host.trim_start_matches('[').trim_end_matches(']');
-        let numbers = match bare.parse() {
-            Ok(number) => vec![number],
-            Err(_) => (self.lookup)(bare.to_owned()).await.map_err(|_| ConnectFault::Unreachable)?,
+        let numbers = if let Ok(number) = bare.parse() {
+            vec![number]
+        } else {
+            let name = if target.whole { format!("{bare}.") } else { bare.to_owned() };
+            (self.lookup)(name).await.map_err(|_| ConnectFault::Unreachable)?
         };
-        let mut fault = ConnectFault::Unreachable;
-        for number in numbers.into_iter().take(TRIED) {
-            if let Err(refused) = self.policy.may_reach(number) {
-                fault = refused.into();
-                continue;
-            }
+        let mut refused = None;
+        let allowed: Vec<IpAddr> = numbers
+            .into_iter()
+            .filter(|number| self.policy.may_reach(*number).map_err(|reason| refused = Some(reason)).is_ok())
+            .collect();
+        if let (true, Some(reason)) = (allowed.is_empty(), refused) {
+            return Err(reason.into());
+        }
+        for number in allowed.into_iter().take(TRIED) {
             let connecting = TcpStream::connect(SocketAddr::new(number, target.port));
-            if let Ok(Ok(stream)) = tokio::time::timeout(CONNECT, connecting).await {
+            if let Ok(Ok(stream)) = tokio::time::timeout(ONE, connecting).await {
                 let _no_delay_is_an_optimisation = stream.set_nodelay(true);
                 return Ok(stream);
             }
         }
-        Err(fault)
+        Err(ConnectFault::Unreachable)
     }
 }
 

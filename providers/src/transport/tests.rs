@@ -182,6 +182,43 @@ async fn who_does_not_answer_is_not_waited_for() {
     let transport = Transport::new(local(&[]), RootCertStore::empty(), never).unwrap();
     let start = tokio::time::Instant::now();
     let error = transport.ask(question("https://store.test/")).await.err().unwrap();
-    assert!(matches!(error, Fault::Late), "{error}");
-    assert_eq!(start.elapsed(), ANSWER);
+    assert!(matches!(error, Fault::Unreachable), "{error}");
+    assert_eq!(start.elapsed(), connect::CONNECT, "also the look-up is a part of the connection");
+}
+
+#[tokio::test]
+async fn refused_is_only_what_has_no_number_that_may_be_reached() {
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let policy = local(&["http://store.test", "127.0.0.1/32"]);
+    let ask = async |leads: &[&str]| {
+        let transport = Transport::new(Arc::clone(&policy), RootCertStore::empty(), numbers(leads)).unwrap();
+        transport.ask(question(&format!("http://store.test:{unused}/"))).await.err().unwrap()
+    };
+    assert!(matches!(ask(&["127.0.0.1", "::1"]).await, Fault::Unreachable));
+    assert!(matches!(ask(&["::1", "169.254.169.254"]).await, Fault::Refused(Refused::Address)));
+    assert!(matches!(ask(&[]).await, Fault::Unreachable));
+}
+
+#[tokio::test]
+async fn numbers_that_are_refused_take_no_turn_of_the_others() {
+    let (port, _) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_vec()).await;
+    let policy = local(&["http://store.test", "127.0.0.1/32"]);
+    let leads = numbers(&["::1", "::1", "::1", "::1", "127.0.0.1"]);
+    let transport = Transport::new(policy, RootCertStore::empty(), leads).unwrap();
+    assert!(transport.ask(question(&format!("http://store.test:{port}/"))).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_name_is_looked_up_with_the_dot_at_its_end() {
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let kept = Arc::clone(&seen);
+    let lookup: Lookup = Arc::new(move |name| {
+        kept.lock().unwrap().push(name);
+        Box::pin(async { Ok(Vec::new()) })
+    });
+    let transport = Transport::new(local(&[]), RootCertStore::empty(), lookup).unwrap();
+    for address in ["https://store.test.", "https://store.test"] {
+        assert!(transport.ask(question(address)).await.is_err());
+    }
+    assert_eq!(*seen.lock().unwrap(), ["store.test.", "store.test"]);
 }

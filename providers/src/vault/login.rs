@@ -3,13 +3,17 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 use sealedenv_seal::Plain;
 use serde_json::json;
 
-use super::path;
+use super::path::path;
 use crate::Outcome;
+
+/// Longest time for a credential, which comes from the cluster and says nothing of the store.
+pub(super) const CREDENTIAL: Duration = Duration::from_secs(5);
 
 /// Gives a credential each time that it is needed: what is read from a Secret, or a ServiceAccount's token that was just
 /// made. None: it cannot be had at the moment.
@@ -50,7 +54,7 @@ impl Login {
     pub(super) async fn request(&self) -> Result<Step, Outcome> {
         const AWAY: Outcome = Outcome::Unavailable { retry_after: None };
         let text = async |credential: &Credential| {
-            let plain = credential().await.ok_or(AWAY)?;
+            let plain = tokio::time::timeout(CREDENTIAL, credential()).await.ok().flatten().ok_or(AWAY)?;
             let text = String::from_utf8(plain.expose().to_vec()).map_err(|_| Outcome::Malformed)?;
             Ok::<_, Outcome>(text.trim().to_owned())
         };

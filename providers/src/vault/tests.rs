@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::By;
 use crate::guard::Policy;
 use crate::transport::system_lookup;
 
@@ -36,6 +37,7 @@ fn told(outcome: &Outcome) -> String {
 fn each_answer_is_one_of_five_outcomes() {
     let v2 = json!({"data": {"data": {"a": "1"}, "metadata": {"version": 3}}, "lease_id": ""});
     let deleted = json!({"data": {"data": null, "metadata": {"version": 3, "deletion_time": "x"}}});
+    let destroyed = json!({"data": {"data": null, "metadata": {"version": 3, "destroyed": true}}});
     let dynamic = json!({
         "data": {"username": "v-1", "password": "p"},
         "lease_id": "database/creds/app/1", "lease_duration": 3600, "renewable": true,
@@ -65,6 +67,24 @@ fn each_answer_is_one_of_five_outcomes() {
         (401, json!({}), "Denied"),
         (403, json!({"errors": ["permission denied"]}), "Denied"),
         (404, json!({"errors": []}), "NotFound"),
+        (404, destroyed, "NotFound"),
+        (
+            404,
+            json!({"errors": [], "warnings": ["Invalid path for a versioned K/V secrets engine."]}),
+            "Denied",
+        ),
+        (
+            404,
+            json!({"data": null, "warnings": ["Invalid path for a versioned K/V secrets engine."]}),
+            "Denied",
+        ),
+        (404, json!({"errors": ["no handler for route \"kv/a\". route entry not found."]}), "Denied"),
+        // Of a proxy before a Vault that is away.
+        (404, json!({}), "Unavailable Some(7s)"),
+        (404, json!("not found"), "Unavailable Some(7s)"),
+        (404, json!({"code": 404, "message": "no route"}), "Unavailable Some(7s)"),
+        (404, json!({"data": {"data": null, "metadata": {"version": 3}}}), "Unavailable Some(7s)"),
+        (200, json!({"data": {"data": null, "metadata": {"version": 3}}}), "Malformed"),
         (412, json!({}), "Unavailable Some(7s)"),
         (429, json!({}), "Unavailable Some(7s)"),
         (472, json!({}), "Unavailable Some(7s)"),
@@ -73,7 +93,7 @@ fn each_answer_is_one_of_five_outcomes() {
         (503, json!({"errors": ["Vault is sealed"]}), "Unavailable Some(7s)"),
         (418, json!({}), "Malformed"),
     ] {
-        assert_eq!(told(&reply::read(&reply(status, &body))), expected, "{status} {body}");
+        assert_eq!(told(&reply::read(&reply(status, &body), None)), expected, "{status} {body}");
     }
 }
 
@@ -90,6 +110,9 @@ fn a_login_gives_a_token_or_says_why_not() {
     assert_eq!(token(400, json!({"errors": ["invalid role or secret ID"]})), "Denied");
     assert_eq!(token(403, json!({})), "Denied");
     assert_eq!(token(503, json!({})), "Unavailable");
+    assert_eq!(token(404, json!({"errors": []})), "Unavailable");
+    assert_eq!(token(404, json!({"errors": ["no handler for route"]})), "Denied");
+    assert_eq!(token(404, json!("of a proxy")), "Unavailable");
 }
 
 #[test]
@@ -101,51 +124,60 @@ fn a_lease_is_made_longer_or_is_over() {
         ("a/1", Duration::from_mins(1), false)
     );
     let outcome = |status| reply::renewed(&reply(status, json!({}))).err().unwrap().as_str();
-    assert_eq!([200, 400, 403, 500].map(outcome), ["Malformed", "NotFound", "Denied", "Unavailable"]);
+    assert_eq!([200, 400, 403, 500].map(outcome), ["Malformed", "Malformed", "Denied", "Unavailable"]);
+    let said = |text| reply::renewed(&reply(400, json!({ "errors": [text] }))).err().unwrap().as_str();
+    assert_eq!(said("failed to renew: lease not found"), "NotFound");
+    assert_eq!(said("lease expired"), "NotFound");
+    assert_eq!(said("lease is not renewable"), "Malformed");
     let over = |status| reply::done(&reply(status, "")).err().map(|outcome| outcome.as_str());
-    assert_eq!([204, 400, 404].map(over), [None; 3]);
-    assert_eq!([403, 503].map(over), [Some("Denied"), Some("Unavailable")]);
+    assert_eq!([200, 202, 204].map(over), [None; 3]);
+    assert_eq!(
+        [400, 403, 404, 503].map(over),
+        [Some("Malformed"), Some("Denied"), Some("Unavailable"), Some("Unavailable")]
+    );
 }
 
 #[test]
-fn a_path_leads_nowhere_else() {
-    for (text, expected) in [
-        ("secret/data/checkout", Some("secret/data/checkout")),
-        ("kv/a b/c?version=1#x", Some("kv/a%20b/c%3Fversion%3D1%23x")),
-        ("kv/%2e%2e", Some("kv/%252e%252e")),
-        ("kv/é", Some("kv/%C3%A9")),
-        ("../sys/seal", None),
-        ("kv/../../sys", None),
-        ("kv/./a", None),
-        ("/kv/a", None),
-        ("kv//a", None),
-        ("kv/", None),
-        ("", None),
+fn numbers_keep_their_digits() {
+    let numbers = r#"{"a":1.10,"b":12345678901234567890123,"c":1e400}"#;
+    for body in [
+        format!(r#"{{"data":{numbers}}}"#),
+        format!(r#"{{"data":{{"data":{numbers},"metadata":{{"version":1}}}}}}"#),
     ] {
-        let expected = expected.map(|text| text.replace("%3D", "="));
-        assert_eq!(path(text), expected, "{text}");
+        let Outcome::Found(read) = reply::read(&reply(200, body), None) else { panic!("it is there") };
+        assert_eq!(read.content.expose(), numbers.as_bytes());
     }
-    assert!(path(&"a".repeat(MAX_PATH)).is_some());
-    assert!(path(&"a".repeat(MAX_PATH + 1)).is_none());
+}
+
+#[test]
+fn a_version_that_was_asked_for_is_the_one_that_came() {
+    let of = |body: Value, asked| reply::read(&reply(200, body), asked).as_str();
+    let third = json!({"data": {"data": {"a": "1"}, "metadata": {"version": 3}}});
+    assert_eq!(of(third.clone(), Some(3)), "Found");
+    assert_eq!(of(third, Some(2)), "Malformed");
+    assert_eq!(of(json!({"data": {"a": "1"}}), Some(2)), "Malformed", "the first version of KV has none");
+}
+
+#[test]
+fn an_answer_that_repeats_the_token_is_told() {
+    let repeats =
+        |body: &str, token: &'static str| reply::repeats(&reply(200, body), &HeaderValue::from_static(token));
+    let long = "hvs.CAESIJ0123456789";
+    assert!(repeats(&format!(r#"{{"data":{{"id":"{long}"}}}}"#), long));
+    assert!(repeats(&format!(r#"{{"data":{{"a":"Bearer {long}"}}}}"#), long));
+    assert!(repeats(r#"{"data":{"id":"root"}}"#, "root"));
+    assert!(!repeats(r#"{"data":{"a":"rooted"}}"#, "root"));
+    assert!(!repeats(r#"{"data":{}}"#, long));
 }
 
 proptest! {
     #[test]
     fn any_bytes_are_an_outcome(status in 100..600_u16, body: Vec<u8>) {
         let reply = Reply { status: StatusCode::from_u16(status).unwrap(), retry_after: None, body: Plain::from(body) };
-        if let Outcome::Found(read) = reply::read(&reply) {
+        if let Outcome::Found(read) = reply::read(&reply, None) {
             prop_assert!(status == 200 && serde_json::from_slice::<Value>(read.content.expose()).is_ok());
         }
         prop_assert!(reply::token(&reply).is_err() || status == 200);
-    }
-
-    #[test]
-    fn any_path_is_one_of_the_api(text in "\\PC{0,40}") {
-        if let Some(path) = path(&text) {
-            let whole: Uri = format!("https://vault.test/v1/{path}").parse().unwrap();
-            prop_assert_eq!(whole.path(), format!("/v1/{path}"));
-            prop_assert!(whole.query().is_none());
-        }
     }
 }
 
@@ -158,6 +190,8 @@ struct State {
     logins: u32,
     good: Option<String>,
     asked: Vec<String>,
+    denies_logins: bool,
+    revoked: Vec<String>,
 }
 
 impl Fake {
@@ -196,11 +230,22 @@ impl Fake {
         state.asked.push(format!("{line} {:?} {body}", lines.get("x-vault-namespace")));
         if line.ends_with("/login") {
             state.logins += 1;
+            if state.denies_logins {
+                return (400, json!({"errors": ["invalid role"]}));
+            }
             let token = format!("token-{}", state.logins);
             state.good.get_or_insert_with(|| token.clone());
             return (200, json!({"auth": {"client_token": token}}));
         }
-        if lines.get("x-vault-token").copied() == state.good.as_deref() {
+        let token = lines.get("x-vault-token").copied();
+        if line.ends_with("/revoke-self") {
+            state.revoked.extend(token.map(str::to_owned));
+            return (204, json!(null));
+        }
+        if line.ends_with("/whoami") {
+            return (200, json!({"data": {"id": token}}));
+        }
+        if token == state.good.as_deref() {
             (200, json!({"data": {"a": "1"}}))
         } else {
             (403, json!({"errors": ["permission denied"]}))
@@ -224,7 +269,8 @@ async fn it_logs_in_once_and_again_when_the_token_is_over() {
     let login = Login::Kubernetes { mount: "k8s/prod".into(), role: "app".into(), jwt: given("jwt\n") };
     let vault = vault(&fake.serve().await, login);
     let asks = ["kv/a", "kv/b"].map(|path| Ask { path: path.to_owned(), version: None });
-    let words = |outcomes: Vec<Outcome>| outcomes.iter().map(Outcome::as_str).collect::<Vec<_>>();
+    let words =
+        |answers: Vec<Answer>| answers.iter().map(|answer| answer.outcome.as_str()).collect::<Vec<_>>();
     assert_eq!(words(vault.fetch(&asks).await), ["Found", "Found"]);
     assert_eq!(
         std::mem::take(&mut fake.0.lock().unwrap().asked),
@@ -234,13 +280,54 @@ async fn it_logs_in_once_and_again_when_the_token_is_over() {
             r#"GET /v1/kv/b Some("team/a") "#,
         ]
     );
+    let age = async |seconds| vault.session.lock().await.age(Duration::from_secs(seconds));
+    age(60).await;
     fake.0.lock().unwrap().good = None; // it expired: the next login gives the good one
     assert_eq!(words(vault.fetch(&asks).await), ["Found", "Found"]);
     assert_eq!(fake.0.lock().unwrap().logins, 2);
-    // Now a role that may not: one more login for each question, and a refusal.
+    assert_eq!(fake.0.lock().unwrap().revoked, ["token-1"], "what was replaced");
+    // Now a role that may not. The token has only just come, so it is no reason to log in.
     fake.0.lock().unwrap().good = Some("of somebody else".to_owned());
-    assert_eq!(words(vault.fetch(&asks[..1]).await), ["Denied"]);
-    assert_eq!(fake.0.lock().unwrap().logins, 3);
+    assert_eq!(words(vault.fetch(&asks).await), ["Denied", "Denied"]);
+    assert_eq!(fake.0.lock().unwrap().logins, 2);
+    age(60).await;
+    assert_eq!(words(vault.fetch(&asks).await), ["Denied", "Denied"]);
+    assert_eq!(fake.0.lock().unwrap().logins, 3, "one for both");
+    // And one that may not log in.
+    age(60).await;
+    fake.0.lock().unwrap().denies_logins = true;
+    for _ in 0..3 {
+        assert_eq!(words(vault.fetch(&asks).await), ["Denied", "Denied"]);
+    }
+    assert_eq!(fake.0.lock().unwrap().logins, 4);
+}
+
+#[tokio::test]
+async fn the_token_is_never_an_answer() {
+    let fake = Fake::default();
+    let vault = vault(&fake.serve().await, Login::Token(given("token-of-the-store-itself")));
+    for (path, outcome, by) in [
+        ("auth/token/lookup-self", "Denied", By::Here),
+        ("team/auth/token/lookup-self", "Denied", By::Here),
+        ("plugin/whoami", "Malformed", By::Store),
+    ] {
+        let answers = vault.fetch(&[Ask { path: path.to_owned(), version: None }]).await;
+        assert_eq!((answers[0].outcome.as_str(), answers[0].by), (outcome, by), "{path}");
+    }
+    assert_eq!(fake.0.lock().unwrap().asked.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_of_a_fetch_has_one_deadline() {
+    let never: login::Credential = Arc::new(|| Box::pin(std::future::pending()));
+    let stuck = vault("http://127.0.0.1:1", Login::Token(never));
+    let asks: Vec<Ask> = (0..5).map(|path| Ask { path: format!("kv/{path}"), version: None }).collect();
+    let start = Instant::now();
+    let answers = stuck.fetch(&asks).await;
+    assert_eq!(start.elapsed(), ANSWER);
+    assert_eq!(answers.len(), 5);
+    assert!(answers.iter().all(|answer| answer.outcome.as_str() == "Unavailable"));
+    assert_eq!(answers[0].by, By::Here, "a credential says nothing of the store");
 }
 
 #[tokio::test]
@@ -251,10 +338,12 @@ async fn what_cannot_be_asked_is_not() {
     let vault_of = |credential| vault(&address, Login::Token(credential));
     let ask =
         |path: &str, version: Option<&str>| Ask { path: path.into(), version: version.map(str::to_owned) };
-    let outcome = async |vault: &Vault, ask: Ask| vault.fetch(&[ask]).await[0].as_str();
+    let outcome = async |vault: &Vault, ask: Ask| vault.fetch(&[ask]).await[0].outcome.as_str();
     assert_eq!(outcome(&vault_of(gone), ask("kv/a", None)).await, "Unavailable");
     assert_eq!(outcome(&vault_of(given("a\nb")), ask("kv/a", None)).await, "Malformed");
-    assert_eq!(outcome(&vault_of(given("t")), ask("../sys/seal", None)).await, "Malformed");
+    assert_eq!(outcome(&vault_of(given("t")), ask("../kv", None)).await, "Denied");
+    assert_eq!(outcome(&vault_of(given("t")), ask("kv//a", None)).await, "Malformed");
+    assert_eq!(outcome(&vault_of(given("t")), ask("kv/a", Some("0"))).await, "Malformed");
     assert_eq!(outcome(&vault_of(given("t")), ask("kv/a", Some("1&list=true"))).await, "Malformed");
     assert!(fake.0.lock().unwrap().asked.is_empty());
     assert_eq!(outcome(&vault_of(given("t")), ask("kv/a", Some("2"))).await, "Denied");
@@ -271,6 +360,7 @@ fn an_address_is_one_and_a_namespace_a_name() {
     };
     assert_eq!(new("https://vault.test/", None), None);
     assert_eq!(new("https://vault.test/?x", None), Some(VaultError::Address));
+    assert_eq!(new("https://vault.test/v1", None), Some(VaultError::Address));
     assert_eq!(new("/v1", None), Some(VaultError::Address));
     assert_eq!(new("https://vault.test", Some("a\r\nx: y")), Some(VaultError::Namespace));
 }
