@@ -24,11 +24,10 @@ pub(super) fn path(text: &str) -> Option<String> {
 pub(super) fn is_reserved(text: &str) -> bool {
     let mut text = text.to_owned();
     loop {
-        let mut segments = text.split('/').filter(|segment| !matches!(*segment, "" | ".")).peekable();
-        let first = segments.peek().is_some_and(|first| RESERVED.contains(first));
-        let any =
-            segments.take_while(|segment| *segment != "data").any(|segment| RESERVED.contains(&segment));
-        if first || any || text.split('/').any(|segment| segment == "..") {
+        let mut before_data = text.split('/').take_while(|segment| *segment != "data");
+        if before_data.any(|segment| RESERVED.contains(&segment))
+            || text.split('/').any(|segment| segment == "..")
+        {
             return true;
         }
         let decoded = decoded(&text);
