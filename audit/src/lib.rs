@@ -15,8 +15,8 @@
 //!
 //! - A record holds names and keyed digests. This crate knows no type that holds an opened value, and must never
 //!   depend on one that does.
-//! - [`Log::record`] blocks (a write and an `fdatasync`, at most [`Timeouts::any`]). From async code call it on a
-//!   thread where blocking is allowed.
+//! - [`Log::record`] blocks (a write and an `fdatasync`, at most [`Timeouts::any`]). From async code, use
+//!   [`Log::submit`].
 //! - A chain alone shows neither a tail that was cut off at a line's end nor a file that was written anew as a
 //!   whole, and its last line is protected by nothing. Signed checkpoints will; the action `checkpoint` is reserved
 //!   for them.

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use sealedenv_audit::{AuditError, Log, Record};
+use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::leader::{Leadership, NotLeading};
@@ -84,9 +85,11 @@ impl Trail {
         if records.is_empty() {
             return Ok(());
         }
-        let (log, now) = (Arc::clone(&self.log), self.clock.now());
-        let taken = tokio::task::spawn_blocking(move || log.record_all_if(now, records, still)).await;
-        match taken.map_err(|_| NotRecorded::Cancelled)? {
+        let (told, taken) = oneshot::channel();
+        self.log.submit(self.clock.now(), records, still, |ended| {
+            let _ = told.send(ended); // who asked may have gone
+        });
+        match taken.await.map_err(|_| NotRecorded::Cancelled)? {
             Ok(()) => {
                 self.leadership.fit();
                 Ok(())

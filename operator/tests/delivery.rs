@@ -228,7 +228,7 @@ fn kept(world: &mut World, method: &http::Method, path: &str, body: Value) -> (u
 
 fn recorded() -> (Log, Memory) {
     let (sink, memory) = MemorySink::new("memory");
-    (Log::open(vec![Box::new(sink)], "test", FailurePolicy::Closed).unwrap(), memory)
+    (Log::unthreaded(vec![Box::new(sink)], "test", FailurePolicy::Closed).unwrap(), memory)
 }
 
 fn token(text: &str) -> Token {
@@ -479,7 +479,7 @@ async fn files_are_given_with_their_modes_and_one_that_cannot_be_made_is_kept() 
 async fn without_a_record_nothing_is_given() {
     let folder = tempfile::tempdir().unwrap();
     let sink = FileSink::new(folder.path().join("no/such/folder/audit.jsonl"), Rotation::default());
-    let log = Log::open(vec![Box::new(sink)], "test", FailurePolicy::Closed).unwrap();
+    let log = Log::unthreaded(vec![Box::new(sink)], "test", FailurePolicy::Closed).unwrap();
     let bench = bench(log, Leadership::alone());
     assert_eq!(refusal(&bench.ask(true, None).await.ok().unwrap()), Reason::NotRecorded);
 }

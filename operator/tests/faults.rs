@@ -49,7 +49,7 @@ impl Bench {
     /// Starts a controller on what the server has by now.
     fn start(server: Server, identity: Identity, leadership: &Leadership) -> Self {
         let (sink, memory) = MemorySink::new("memory");
-        let log = Log::open(vec![Box::new(sink)], "test", FailurePolicy::Closed).unwrap();
+        let log = Log::unthreaded(vec![Box::new(sink)], "test", FailurePolicy::Closed).unwrap();
         let client = fenced(server.connection(), leadership).unwrap();
         let clock = Clock::from_fn(|| "2026-01-01T00:00:00Z".parse().unwrap());
         let trail = Trail::new(Arc::new(log), clock.clone(), leadership.clone());

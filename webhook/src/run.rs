@@ -56,9 +56,6 @@ pub enum RunError {
     /// The audit trail could not be opened.
     #[error("opening the audit trail")]
     Audit(#[from] AuditError),
-    /// The thread of the audit trail could not be started.
-    #[error("starting the thread of the audit trail")]
-    Thread(#[source] std::io::Error),
     /// There is no configuration of an API client.
     #[error("finding the API server")]
     Config(#[source] Box<InferConfigError>),
@@ -88,12 +85,7 @@ impl RunError {
                 Some("run it in a pod with a ServiceAccount, or set KUBECONFIG")
             }
             Self::Listen { .. } => Some("choose other addresses with --https-listen and --http-listen"),
-            Self::Log(_)
-            | Self::Signals(_)
-            | Self::Random(_)
-            | Self::Audit(_)
-            | Self::Thread(_)
-            | Self::Tls(_) => None,
+            Self::Log(_) | Self::Signals(_) | Self::Random(_) | Self::Audit(_) | Self::Tls(_) => None,
         }
     }
 }
@@ -147,8 +139,7 @@ async fn run(args: Args) -> Result<(), RunError> {
     let (probes, listener) = (listen(args.http_listen).await?, listen(args.https_listen).await?);
     let certificates = Certificates::new();
     let tls = certificates.server_config().map_err(RunError::Tls)?;
-    let (trail, thread) =
-        Trail::start(open_log(&args)?, records, Timestamp::now).map_err(RunError::Thread)?;
+    let trail = Trail::new(open_log(&args)?, records, Timestamp::now);
     let client = client(&api).await?;
     let api_client = client.clone();
 
@@ -211,8 +202,7 @@ async fn run(args: Args) -> Result<(), RunError> {
         }
     }
     record(&trail, &args, Action::Stop).await;
-    drop(trail);
-    let _panic_was_logged = tokio::task::spawn_blocking(|| thread.join()).await;
+    let _panic_was_logged = tokio::task::spawn_blocking(|| drop(trail)).await;
     ended.trigger();
     let _panic_was_logged = probes.await;
     Ok(())

@@ -1,36 +1,32 @@
-//! The audit trail, written by one thread beside the server.
+//! The audit trail, for requests.
 //!
-//! A record is durable before the answer that it is about: an `fdatasync` each. Requests that come together share
-//! one, so that the trail does not set the pace.
+//! A record is durable before the answer that it is about. The log gathers what requests that come together wait for into
+//! one `fdatasync`, so that the trail does not set the pace.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use sealedenv_audit::{Log, Record};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 /// Requests that may wait for the trail. Beyond it records are refused at once: the sinks are not keeping up.
 const WAITING: usize = 1024;
-
-/// Records that share one write.
-const TOGETHER: usize = 64;
 
 /// A record that no sink took, where the policy demands one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no audit sink took the record")]
 pub struct Unrecorded;
 
-/// Hands records to the thread. Clones share it; it ends when the last one is dropped.
+/// Puts records on the trail. Clones share it; the log is closed when the last one is dropped, which waits for its sinks.
 #[derive(Clone)]
-pub struct Trail(SyncSender<Entry>);
-
-struct Entry {
-    record: Record,
-    done: oneshot::Sender<Result<(), Unrecorded>>,
+pub struct Trail {
+    log: Arc<Log>,
+    room: Arc<Semaphore>,
+    counters: Counters,
+    clock: fn() -> Timestamp,
 }
 
 /// What the log counted, for metrics.
@@ -64,26 +60,17 @@ impl Counters {
         for (counter, value) in
             [(&self.taken, counted.taken), (&self.failed, counted.failed), (&self.lost, counted.lost)]
         {
-            counter.inner().store(value, std::sync::atomic::Ordering::Relaxed);
+            // Requests come here at the same time, and a counter never goes back.
+            counter.inner().fetch_max(value, Ordering::Relaxed);
         }
     }
 }
 
 impl Trail {
-    /// Starts the thread over `log`. Join the handle after the last clone is gone.
-    ///
-    /// # Errors
-    /// The thread cannot be started.
-    pub fn start(
-        log: Log,
-        counters: Counters,
-        clock: impl Fn() -> Timestamp + Send + 'static,
-    ) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let (sender, receiver) = sync_channel(WAITING);
-        let thread = std::thread::Builder::new()
-            .name("audit".to_owned())
-            .spawn(move || write(&log, &counters, &receiver, clock))?;
-        Ok((Self(sender), thread))
+    /// A trail over `log`.
+    #[must_use]
+    pub fn new(log: Log, counters: Counters, clock: fn() -> Timestamp) -> Self {
+        Self { log: Arc::new(log), room: Arc::new(Semaphore::new(WAITING)), counters, clock }
     }
 
     /// Records one thing; returns when it is durable, or lost as the policy permits.
@@ -91,30 +78,24 @@ impl Trail {
     /// # Errors
     /// [`Unrecorded`]: what the record is about must not be done.
     pub async fn record(&self, record: Record) -> Result<(), Unrecorded> {
-        let (done, written) = oneshot::channel();
-        self.0.try_send(Entry { record, done }).map_err(|_| Unrecorded)?;
-        written.await.unwrap_or(Err(Unrecorded))
-    }
-}
-
-fn write(log: &Log, counters: &Counters, entries: &Receiver<Entry>, clock: impl Fn() -> Timestamp) {
-    while let Ok(first) = entries.recv() {
-        let mut records = vec![first.record];
-        let mut waiting = vec![first.done];
-        while records.len() < TOGETHER
-            && let Ok(next) = entries.try_recv()
-        {
-            records.push(next.record);
-            waiting.push(next.done);
-        }
-        let written = log.record_all(clock(), records).map_err(|error| {
+        // Given back when the log is done with the record, however long the request waits for that.
+        let place = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Unrecorded)?;
+        let (told, ended) = oneshot::channel();
+        self.log.submit(
+            (self.clock)(),
+            vec![record],
+            || true,
+            move |taken| {
+                drop(place);
+                let _requester_may_be_gone = told.send(taken);
+            },
+        );
+        let taken = ended.await.map_err(|_| Unrecorded)?;
+        self.counters.follow(&self.log);
+        taken.map_err(|error| {
             tracing::error!(error = &error as &dyn std::error::Error, "the audit trail takes no records");
             Unrecorded
-        });
-        counters.follow(log);
-        for done in waiting {
-            let _requester_may_be_gone = done.send(written);
-        }
+        })
     }
 }
 
@@ -131,7 +112,7 @@ mod tests {
     async fn many_at_once_are_all_on_the_trail_in_one_chain() {
         let (sink, memory) = MemorySink::new("memory");
         let log = Log::open(vec![Box::new(sink)], "w", FailurePolicy::Closed).unwrap();
-        let (trail, thread) = Trail::start(log, Counters::default(), Timestamp::now).unwrap();
+        let trail = Trail::new(log, Counters::default(), Timestamp::now);
         let all = (0..300).map(|n| {
             let trail = trail.clone();
             tokio::spawn(async move { trail.record(record(&n.to_string())).await })
@@ -140,7 +121,6 @@ mod tests {
             one.await.unwrap().unwrap();
         }
         drop(trail);
-        thread.join().unwrap();
         assert_eq!(verify(memory.text().as_bytes()).unwrap().seq, 300);
     }
 
@@ -150,7 +130,7 @@ mod tests {
             let (sink, memory) = MemorySink::new("memory");
             let counters = Counters::default();
             let log = Log::open(vec![Box::new(sink)], "w", policy).unwrap();
-            let (trail, _thread) = Trail::start(log, counters.clone(), Timestamp::now).unwrap();
+            let trail = Trail::new(log, counters.clone(), Timestamp::now);
             trail.record(record("a")).await.unwrap();
             memory.fail(true);
             assert_eq!(trail.record(record("b")).await, expected);
@@ -159,5 +139,19 @@ mod tests {
             trail.record(record("c")).await.unwrap();
             assert!(!memory.text().contains("\"b\""));
         }
+    }
+
+    #[tokio::test]
+    async fn beyond_those_that_may_wait_a_record_is_refused_at_once() {
+        let (sink, memory) = MemorySink::new("memory");
+        let log = Log::open(vec![Box::new(sink)], "w", FailurePolicy::Open).unwrap();
+        let trail = Trail::new(log, Counters::default(), Timestamp::now);
+        let all = Arc::clone(&trail.room).acquire_many_owned(WAITING as u32).await.unwrap();
+        assert_eq!(trail.record(record("a")).await, Err(Unrecorded));
+        drop(all);
+        for _ in 0..=WAITING {
+            trail.record(record("b")).await.unwrap();
+        }
+        assert_eq!(memory.lines().len(), WAITING + 1, "each place is given back");
     }
 }

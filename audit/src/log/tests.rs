@@ -46,10 +46,11 @@ fn gaps(entries: &[Entry]) -> Vec<(u64, u64)> {
 }
 
 /// As long as a busy machine may need: what is asserted here is never how long something takes.
-const PATIENT: Timeouts = Timeouts { any: Duration::from_mins(1), rest: Duration::from_mins(1) };
+const PATIENT: Timeouts =
+    Timeouts { between: Duration::ZERO, any: Duration::from_mins(1), rest: Duration::from_mins(1) };
 
 /// For sinks that hang on purpose beside one that answers.
-const SHORT_REST: Timeouts = Timeouts { any: Duration::from_mins(1), rest: Duration::from_millis(30) };
+const SHORT_REST: Timeouts = Timeouts { rest: Duration::from_millis(30), ..PATIENT };
 
 fn log_over(sinks: Vec<Box<dyn Sink>>) -> Log {
     Log::open_with(sinks, "op-0", FailurePolicy::Closed, PATIENT).unwrap()
@@ -210,7 +211,7 @@ fn a_sink_that_hangs_is_given_up_and_taken_back_when_it_answers() {
 #[test]
 fn what_a_hanging_sink_fails_late_is_missed_too() {
     let (sink, words, stuck, _) = gate("stuck");
-    let short = Timeouts { any: Duration::from_millis(60), rest: Duration::from_millis(30) };
+    let short = Timeouts { any: Duration::from_millis(60), ..SHORT_REST };
     let log = Log::open_with(vec![sink], "op-0", FailurePolicy::Closed, short).unwrap();
     log.record(now(), record(0)).unwrap_err();
     log.record(now(), record(1)).unwrap_err();
@@ -239,27 +240,57 @@ fn a_panicking_sink_is_a_failed_sink() {
 }
 
 #[test]
-fn a_poisoned_lock_and_an_unfinished_turn_stop_nobody() {
+fn a_poisoned_lock_and_a_caller_that_panics_stop_nobody() {
     let (log, [memory]) = memories(FailurePolicy::Closed);
-    for lock in 0..2 {
-        let poisoned = catch_unwind(AssertUnwindSafe(|| {
-            let _desk = (lock == 0).then(|| log.desk.lock().unwrap());
-            let _queue = (lock == 1).then(|| log.queue.lock().unwrap());
-            panic!("somewhere else");
-        }));
-        assert!(poisoned.is_err());
-        log.record(now(), record(lock)).unwrap();
+    let poisoned = catch_unwind(AssertUnwindSafe(|| {
+        let _desk = log.books.desk.lock().unwrap();
+        panic!("somewhere else");
+    }));
+    assert!(poisoned.is_err() && log.books.desk.is_poisoned());
+    log.record(now(), record(0)).unwrap();
+    // One whose condition panics has none that holds; one that panics when it is told is its own matter.
+    let refused = log.record_all_if(now(), vec![record(1)], || panic!("a bug in a condition"));
+    assert!(matches!(refused, Err(AuditError::Withheld)), "{refused:?}");
+    log.submit(now(), vec![record(2)], || true, |_| panic!("a bug in who is told"));
+    log.record(now(), record(3)).unwrap();
+    assert_eq!(keys(&memory.entries()), ["KEY_0", "KEY_2", "KEY_3"]);
+}
+
+#[test]
+fn who_does_not_wait_is_told_and_a_log_that_is_dropped_writes_what_it_has() {
+    let (sink, words, memory, appends) = gate("gate");
+    let log = log_over(vec![sink]);
+    let (told, answers) = mpsc::channel();
+    for n in 0..3 {
+        let told = told.clone();
+        log.submit(now(), vec![record(n)], || true, move |ended| told.send((n, ended.is_ok())).unwrap());
     }
-    assert!(log.desk.is_poisoned() && log.queue.is_poisoned());
-    // A turn that ends by a panic answers those who wait, and lets the next one write.
-    let ticket = Arc::new(OnceLock::new());
-    log.queue.lock().unwrap_or_else(PoisonError::into_inner).writing = true;
-    let records = vec![(now(), record(9))];
-    let call = Call { records, still: Box::new(|| true), ticket: Arc::clone(&ticket) };
-    drop(Turn { log: &log, calls: vec![call], verdict: None });
-    assert!(ticket.get().unwrap().is_err());
-    log.record(now(), record(2)).unwrap();
+    let none = told.clone();
+    log.submit(now(), Vec::new(), || true, move |ended| none.send((9, ended.is_ok())).unwrap());
+    assert_eq!(answers.recv().unwrap(), (9, true), "nothing to write, and nobody wrote yet");
+    until(|| *appends.lock().unwrap() == 1);
+    assert!(answers.try_recv().is_err(), "not before it is written");
+    let closing = thread::spawn(move || drop(log));
+    // One write or two: the first may have been taken before the others came.
+    words.send(Word::Take).unwrap();
+    words.send(Word::Take).unwrap();
+    closing.join().unwrap();
+    drop(told);
+    assert_eq!(answers.into_iter().collect::<Vec<_>>(), [(0, true), (1, true), (2, true)]);
     assert_eq!(keys(&memory.entries()), ["KEY_0", "KEY_1", "KEY_2"]);
+}
+
+#[test]
+fn without_a_thread_a_record_is_written_before_its_caller_goes_on() {
+    let (sink, memory) = MemorySink::new("memory");
+    let log = Log::unthreaded(vec![Box::new(sink)], "op-0", FailurePolicy::Closed).unwrap();
+    let (told, answers) = mpsc::channel();
+    for n in 0..3 {
+        let told = told.clone();
+        log.submit(now(), vec![record(n)], || true, move |ended| told.send(ended.is_ok()).unwrap());
+        assert_eq!((answers.try_recv(), memory.lines().len()), (Ok(true), n + 1));
+    }
+    assert!(Log::unthreaded(Vec::new(), "op-0", FailurePolicy::Closed).is_err());
 }
 
 #[test]
@@ -271,18 +302,44 @@ fn callers_that_wait_are_written_together() {
         scope.spawn(move || log.record(now(), record(0)).unwrap());
         until(|| *appends.lock().unwrap() == 1);
         for n in 1..=20 {
-            scope.spawn(move || log.record(now(), record(n)).unwrap());
+            log.submit(now(), vec![record(n)], || true, |ended| ended.unwrap());
         }
-        until(|| log.queue.lock().unwrap().calls.len() == 20);
         assert_eq!((log.lost(), log.sinks()[0].taken), (0, 0), "metrics do not wait for a write");
         words.send(Word::Take).unwrap();
         words.send(Word::Take).unwrap();
+        until(|| log.counters().taken == 21);
     });
     assert_eq!(*appends.lock().unwrap(), 2, "20 waiting callers, one write");
     assert_eq!(memory.lines().len(), 21);
     verify(memory.text().as_bytes()).unwrap();
-    assert_eq!(log.counters().taken, 21);
     drop(words);
+}
+
+#[test]
+fn what_comes_right_after_a_write_waits_for_company_and_nothing_else_does() {
+    let (sink, words, memory, appends) = gate("gate");
+    let apart = Timeouts { between: Duration::from_secs(1), ..PATIENT };
+    let log = Log::open_with(vec![sink], "op-0", FailurePolicy::Closed, apart).unwrap();
+    words.send(Word::Take).unwrap();
+    log.record(now(), record(0)).unwrap();
+    words.send(Word::Take).unwrap();
+    for n in 1..5 {
+        log.submit(now(), vec![record(n)], || true, |_| ());
+    }
+    until(|| log.counters().taken == 5);
+    assert_eq!((*appends.lock().unwrap(), memory.lines().len()), (2, 5));
+
+    let (start, between) = (Instant::now(), Duration::from_millis(4));
+    let after = |ms| start + Duration::from_millis(ms);
+    assert_eq!(still_to_wait(None, start, between), Duration::ZERO, "the first");
+    for (ms, wait) in [(0, 4), (1, 3), (4, 0), (100, 0)] {
+        assert_eq!(
+            still_to_wait(Some(start), after(ms), between),
+            Duration::from_millis(wait),
+            "{ms} ms later"
+        );
+    }
+    assert_eq!(still_to_wait(Some(after(9)), start, between), between, "no longer, whatever the clock does");
 }
 
 #[test]
@@ -471,19 +528,23 @@ fn a_record_is_withheld_when_its_author_may_not_write_any_more() {
 fn the_condition_is_looked_at_when_the_turn_has_come() {
     let (log, [one, _]) = memories(FailurePolicy::Closed);
     let may = Arc::new(std::sync::atomic::AtomicBool::new(true));
-    let busy = log.desk.lock().unwrap();
-    std::thread::scope(|scope| {
-        let still = Arc::clone(&may);
-        let call = scope.spawn(|| {
-            log.record_all_if(now(), vec![record(1)], move || still.load(std::sync::atomic::Ordering::SeqCst))
-        });
-        while !log.queue.lock().unwrap().writing {
-            std::thread::yield_now();
+    let (told, answered) = mpsc::channel();
+    let (looked, looks) = mpsc::channel();
+    let busy = log.books.desk.lock().unwrap();
+    let still = {
+        let may = Arc::clone(&may);
+        move || {
+            let may = may.load(std::sync::atomic::Ordering::SeqCst);
+            looked.send(may).unwrap();
+            may
         }
-        may.store(false, std::sync::atomic::Ordering::SeqCst);
-        drop(busy);
-        assert!(matches!(call.join().unwrap(), Err(AuditError::Withheld)));
-    });
+    };
+    log.submit(now(), vec![record(1)], still, move |ended| told.send(ended).unwrap());
+    assert!(looks.recv_timeout(Duration::from_millis(50)).is_err(), "its turn has not come");
+    may.store(false, std::sync::atomic::Ordering::SeqCst);
+    drop(busy);
+    assert!(matches!(answered.recv().unwrap(), Err(AuditError::Withheld)));
+    assert!(!looks.recv().unwrap());
     assert!(one.lines().is_empty());
 }
 

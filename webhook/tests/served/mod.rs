@@ -62,7 +62,7 @@ pub(crate) struct Served {
 pub(crate) fn serve(policy: FailurePolicy) -> Served {
     let (sink, memory) = MemorySink::new("memory");
     let log = Log::open(vec![Box::new(sink)], "webhook-0", policy).unwrap();
-    let (trail, _thread) = Trail::start(log, Counters::default(), Timestamp::now).unwrap();
+    let trail = Trail::new(log, Counters::default(), Timestamp::now);
     let (sender, waiting) = waiting::queue();
     let admission = Admission {
         environments: Arc::new(Shop),
