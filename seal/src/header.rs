@@ -3,6 +3,7 @@
 //! It checks the whole header against the grammar of age v1 (<https://c2sp.org/age>), reads our two stanzas, and
 //! checks the payload's length. The age crate sees only what passed, for it sets no bounds of its own.
 
+use age_core::format::Stanza;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
 
@@ -23,7 +24,7 @@ pub(crate) const SCOPE_VERSION: &str = "v1";
 pub(crate) const MAX_PAYLOAD: usize = NONCE + MAX_VALUE + MAX_VALUE.div_ceil(CHUNK) * TAG;
 
 const OUR_TAGS: &str = "sealedenv.dev/";
-const X25519_TAG: &str = "X25519";
+pub(crate) const X25519_TAG: &str = "X25519";
 const SCRYPT_TAG: &str = "scrypt";
 const GREASE: &str = "-grease";
 /// Stanza types of age's post-quantum recipients start with this.
@@ -36,9 +37,9 @@ const UNKNOWN_KEPT: usize = 8;
 const UNKNOWN_CHARS: usize = 64;
 
 /// The payload: a nonce, then chunks of at most `CHUNK` bytes of the value, each followed by a tag.
-const NONCE: usize = 16;
-const CHUNK: usize = 64 << 10;
-const TAG: usize = 16;
+pub(crate) const NONCE: usize = 16;
+pub(crate) const CHUNK: usize = 64 << 10;
+pub(crate) const TAG: usize = 16;
 
 /// The columns of a stanza's body.
 const COLUMNS: usize = 64;
@@ -86,6 +87,26 @@ pub(crate) fn scan(file: &[u8]) -> Result<Header, ParseError> {
     let Stanzas { scope, to, x25519, unknown, .. } = found;
     let value_len = value_len(file.len() - lines.at)?;
     Ok(Header { len: lines.at, value_len, scope, to: to.unwrap_or_default(), x25519, unknown })
+}
+
+/// The `X25519` stanzas of a header that was scanned, in their order.
+pub(crate) fn x25519_stanzas(header: &[u8]) -> Vec<Stanza> {
+    let mut lines = header.split(|byte| *byte == b'\n');
+    let mut stanzas = Vec::new();
+    // No line of a body starts like a stanza: base64 has neither dashes nor blanks.
+    while let Some(line) = lines.next() {
+        let stanza = str::from_utf8(line).ok().and_then(|line| line.strip_prefix("-> X25519 "));
+        let Some((share, body)) = stanza.zip(lines.clone().next()) else { continue };
+        let body = BASE64_STANDARD_NO_PAD.decode(body).unwrap_or_default();
+        stanzas.push(Stanza { tag: X25519_TAG.to_owned(), args: vec![share.to_owned()], body });
+    }
+    stanzas
+}
+
+/// What a scanned header's MAC covers, and the MAC.
+pub(crate) fn split_mac(header: &[u8]) -> Option<(&[u8], [u8; 32])> {
+    let (authenticated, mac) = header.split_at_checked(header.len().checked_sub(ENCODED_32 + 2)?)?;
+    Some((authenticated, decode_32(mac.strip_prefix(b" ")?.strip_suffix(b"\n")?)?))
 }
 
 fn check_version(lines: &mut Lines<'_>) -> Result<(), ParseError> {

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use age::DecryptError;
 use age_core::format::{FileKey, Stanza};
 
+use crate::header::X25519_TAG;
 use crate::{Fingerprint, Identity};
 
 /// The most times that a key is tried on a stanza for one value. A trial is most of what opening costs, and the file
 /// decides how many stanzas there are: with three, no file costs more than three ordinary ones of its length. A file
 /// with a true hint needs one.
 pub(crate) const MAX_TRIALS: usize = 3;
-
-const X25519_TAG: &str = "X25519";
 
 /// Private keys to open values with. Can be shared between threads; its memory is wiped when it is dropped.
 pub struct Keyring(BTreeMap<Fingerprint, Identity>);

@@ -52,6 +52,7 @@ mod identity;
 mod keyring;
 #[cfg(any(test, not(any(target_arch = "aarch64", target_arch = "x86_64"))))]
 mod no_agreement;
+mod one_chunk;
 mod open;
 mod plain;
 mod recipient;

@@ -8,6 +8,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::keyring::{Hinted, MAX_TRIALS};
+use crate::one_chunk::{self, Flaw};
 use crate::{Fingerprint, Keyring, Place, Plain, Scope, Sealed};
 
 /// What a cluster permits beyond the format's rules.
@@ -92,11 +93,27 @@ pub fn open(
     }
     contained(|| {
         let keys = Hinted { ring, to: sealed.recipients() };
-        let payload = age::Decryptor::new_buffered(AgeFile::of(sealed))
-            .and_then(|decryptor| decryptor.decrypt(std::iter::once(&keys as _)))
-            .map_err(|error| refusal(&error, ring, sealed))?;
-        read_whole(payload, sealed.value_len())
+        if one_chunk::is_one_chunk(sealed) {
+            open_one_chunk(sealed, &keys)
+        } else {
+            open_chunks(sealed, &keys)
+        }
     })
+}
+
+fn open_one_chunk(sealed: &Sealed, keys: &Hinted<'_>) -> Result<Plain, OpenError> {
+    one_chunk::open(sealed, keys).map_err(|flaw| match flaw {
+        Flaw::Header(error) => refusal(&error, keys.ring, sealed),
+        Flaw::Payload => OpenError::PayloadDamaged,
+    })
+}
+
+/// Opens a file of any number of chunks, with the age crate.
+fn open_chunks(sealed: &Sealed, keys: &Hinted<'_>) -> Result<Plain, OpenError> {
+    let payload = age::Decryptor::new_buffered(AgeFile::of(sealed))
+        .and_then(|decryptor| decryptor.decrypt(std::iter::once(keys as _)))
+        .map_err(|error| refusal(&error, keys.ring, sealed))?;
+    read_whole(payload, sealed.value_len())
 }
 
 /// A panic of the age library costs the one value that caused it, and not those that wait behind it. The panic hook has
@@ -212,6 +229,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
+    use crate::header::CHUNK;
     use crate::{Identity, seal};
 
     struct Counted<'a>(AgeFile<'a>, &'a Cell<usize>);
@@ -273,6 +291,56 @@ mod tests {
             source.consume(1);
         }
         assert_eq!(buffered, file);
+    }
+
+    /// Values of no byte, of some, and of one whole chunk; each with each of its bytes changed in turn, up to some hundred.
+    #[test]
+    fn a_file_of_one_chunk_opens_as_the_age_crate_opens_it_and_fails_as_there() {
+        let (ring, others) = (vec![Identity::generate()], [Identity::generate(), Identity::generate()]);
+        let to: Vec<_> = others.iter().chain(&ring).map(Identity::recipient).collect();
+        let ring = Keyring::new(ring);
+        let scope = Scope::cluster("KEY").unwrap();
+        let mut reasons = std::collections::BTreeSet::new();
+        for len in [0, 1, 15, 16, 100, CHUNK] {
+            let value: Vec<u8> = (0..len).map(|n| u8::try_from(n % 251).unwrap()).collect();
+            for to in [&to[..], &to[2..], &to[..2]] {
+                let sealed = seal(&scope, to, &Plain::from(value.clone())).unwrap();
+                assert!(one_chunk::is_one_chunk(&sealed));
+                let file = [sealed.header_bytes(), sealed.payload_bytes()].concat();
+                let step = file.len().div_ceil(700);
+                for at in (0..file.len()).step_by(step).map(Some).chain([None]) {
+                    let mut file = file.clone();
+                    if let Some(at) = at {
+                        file[at] ^= 1;
+                    }
+                    let Ok(sealed) = Sealed::from_file(file) else { continue };
+                    let keys = Hinted { ring: &ring, to: sealed.recipients() };
+                    let [direct, by_age] = [open_one_chunk(&sealed, &keys), open_chunks(&sealed, &keys)];
+                    assert_eq!(direct.as_ref().err(), by_age.as_ref().err(), "{len} bytes, {at:?} changed");
+                    reasons.insert(direct.as_ref().err().map_or("opened", OpenError::reason));
+                    if let (Ok(direct), Ok(by_age)) = (&direct, &by_age) {
+                        assert_eq!(direct.expose(), by_age.expose());
+                        assert_eq!(direct.expose(), value);
+                    }
+                }
+            }
+        }
+        assert_eq!(
+            reasons.into_iter().collect::<Vec<_>>(),
+            ["BadMac", "NoIdentity", "PayloadDamaged", "opened"]
+        );
+    }
+
+    #[test]
+    fn one_byte_more_than_a_chunk_goes_to_the_age_crate() {
+        let identity = Identity::generate();
+        let scope = Scope::cluster("KEY").unwrap();
+        let place = Place { namespace: "shop", name: "checkout", key: "KEY" };
+        let value = vec![7; CHUNK + 1];
+        let sealed = seal(&scope, &[identity.recipient()], &Plain::from(value.clone())).unwrap();
+        assert!(!one_chunk::is_one_chunk(&sealed));
+        let ring = Keyring::new(vec![identity]);
+        assert_eq!(open(&place, &ring, &sealed, OpenPolicy::default()).unwrap().expose(), value);
     }
 
     #[test]
