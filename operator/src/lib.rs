@@ -43,10 +43,31 @@ mod watching;
 pub const ACTOR: &str = "sealedenv-operator";
 
 /// Runs the operator until a signal or a failure to start.
-///
-/// # Panics
-/// When the system gives no threads or no event queue to run on.
-#[tokio::main]
-pub async fn main() -> std::process::ExitCode {
-    run::main().await
+pub fn main() -> std::process::ExitCode {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(threads(cores)).enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(run::main()),
+        Err(error) => {
+            eprintln!("error: starting threads: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+/// Threads for what waits for answers of the API server, which takes most of the processors. With one for each, they wake each
+/// other for nearly every answer, and that was a tenth of all CPU time. What computes for long goes to threads of its own.
+fn threads(cores: usize) -> usize {
+    (cores / 2).clamp(1, 4)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn there_are_few_threads_and_never_none() {
+        for (cores, threads) in [(0, 1), (1, 1), (2, 1), (4, 2), (8, 4), (64, 4)] {
+            assert_eq!(super::threads(cores), threads, "{cores} cores");
+        }
+    }
 }

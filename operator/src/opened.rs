@@ -30,6 +30,19 @@ pub struct KeyFault {
     pub message: String,
 }
 
+/// The most values that are opened on the spot.
+const QUICK_VALUES: usize = 32;
+
+/// The most bytes of sealed text that are.
+const QUICK_BYTES: usize = 128 << 10;
+
+/// Whether opening takes about a millisecond at most, so that handing it to another thread would be a third of that. What
+/// takes longer must not hold up others on the same thread.
+pub fn is_quick(spec: &SealedEnvSpec) -> bool {
+    let texts = spec.data.values().map(String::len).sum::<usize>();
+    spec.files.is_empty() && spec.data.len() <= QUICK_VALUES && texts <= QUICK_BYTES
+}
+
 /// Opens every value of a spec. Where a key stands in `data` and in `public`, `data` wins.
 pub fn open_all(
     namespace: &str,
@@ -80,7 +93,7 @@ fn valid_name(key: &str) -> Result<(), KeyFault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sealedenv_crds::KeyMeta;
+    use sealedenv_crds::{KeyMeta, RenderedFile};
     use sealedenv_seal::{Identity, Scope, seal};
 
     #[test]
@@ -119,5 +132,19 @@ mod tests {
                 assert!(!fault.message.contains("hunter2"), "{fault:?}");
             }
         }
+    }
+
+    #[test]
+    fn few_and_small_values_are_opened_on_the_spot() {
+        let spec = |values: usize, bytes: usize, files: bool| SealedEnvSpec {
+            data: (0..values).map(|n| (format!("K{n}"), "x".repeat(bytes))).collect(),
+            files: files.then(|| ("a".to_owned(), RenderedFile::default())).into_iter().collect(),
+            ..SealedEnvSpec::default()
+        };
+        assert!(is_quick(&spec(QUICK_VALUES, 600, false)));
+        assert!(!is_quick(&spec(QUICK_VALUES + 1, 600, false)));
+        assert!(is_quick(&spec(1, QUICK_BYTES, false)));
+        assert!(!is_quick(&spec(1, QUICK_BYTES + 1, false)));
+        assert!(!is_quick(&spec(1, 600, true)));
     }
 }

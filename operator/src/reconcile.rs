@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource as _};
-use sealedenv_crds::{SealedEnvStatus, condition};
+use sealedenv_crds::{SealedEnvSpec, SealedEnvStatus, condition};
 use sealedenv_runtime::report::chain;
 use sealedenv_seal::OpenPolicy;
 
@@ -18,12 +18,13 @@ use crate::clock::Clock;
 use crate::delivery::book::Book;
 use crate::digest::DigestKey;
 use crate::files;
+use crate::keys::Ring;
 use crate::keys::store::Keys;
 use crate::known::{Known, Waiting, Written};
 use crate::leader::{Leadership, NotLeading};
 use crate::metrics::{Metrics, Outcome};
 use crate::notices::Notices;
-use crate::opened::open_all;
+use crate::opened::{Opened, is_quick, open_all};
 use crate::plan::{self, Plan, Step, Subject};
 use crate::reason::Reason;
 use crate::repairs::Repairs;
@@ -129,7 +130,7 @@ impl Done {
     }
 }
 
-async fn work_on(known: Arc<Known>, ctx: &Context) -> Result<Done, ReconcileError> {
+async fn work_on(known: Arc<Known>, ctx: &Arc<Context>) -> Result<Done, ReconcileError> {
     let mut known = known;
     // Whether something was not as the cache says, so that the Secret has to be read.
     let mut stale = false;
@@ -150,11 +151,8 @@ async fn work_on(known: Arc<Known>, ctx: &Context) -> Result<Done, ReconcileErro
             return Ok(settled(ctx, &known));
         }
         let status = ctx.written.latest(&known, seen);
+        let (spec, opened) = open(ctx, &known, spec, &ring).await?;
         let subject = known.subject(&spec, &status);
-        let mut opened =
-            open_all(subject.namespace, subject.name, &spec, &ring.keyring, OpenPolicy::default());
-        ctx.metrics.opened(&opened);
-        files::add(&spec, &mut opened);
         let mut observed = observe(ctx, &subject, &ring.fingerprint);
         if stale || needs_content(&subject, &observed, &opened) {
             observed.secret = look(ctx, &subject, plan::secret_name(&subject)).await?;
@@ -189,6 +187,28 @@ async fn work_on(known: Arc<Known>, ctx: &Context) -> Result<Done, ReconcileErro
         }
     }
     Err(ReconcileError::Moving)
+}
+
+/// Opens the values, many of them on another thread: meanwhile leases are renewed and pods answered on this one.
+async fn open(
+    ctx: &Arc<Context>,
+    known: &Arc<Known>,
+    spec: SealedEnvSpec,
+    ring: &Arc<Ring>,
+) -> Result<(SealedEnvSpec, Opened), ReconcileError> {
+    let (ctx, known, ring) = (Arc::clone(ctx), Arc::clone(known), Arc::clone(ring));
+    let quick = is_quick(&spec);
+    let open = move || {
+        let mut opened =
+            open_all(known.namespace(), known.name(), &spec, &ring.keyring, OpenPolicy::default());
+        ctx.metrics.opened(&opened);
+        files::add(&spec, &mut opened);
+        (spec, opened)
+    };
+    if quick {
+        return Ok(open());
+    }
+    tokio::task::spawn_blocking(open).await.map_err(|_| ReconcileError::Panicked)
 }
 
 fn settled(ctx: &Context, known: &Known) -> Done {

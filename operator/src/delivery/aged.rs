@@ -55,6 +55,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Aged<S> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.in_time(cx)?;
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.in_time(cx)?;
         Pin::new(&mut self.stream).poll_flush(cx)
@@ -94,6 +107,8 @@ mod tests {
         let start = tokio::time::Instant::now();
         let error = ours.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!((error.kind(), start.elapsed()), (io::ErrorKind::TimedOut, LIFE));
+        let error = ours.write_vectored(&[io::IoSlice::new(&[0; 64])]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "however it is written");
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,10 +23,11 @@ use super::gate::{Budget, Lines, ONE, Share};
 use super::ladder::{Claims, Facts, Ladder, Rung, Stage};
 use super::look::{LookError, Looks};
 use super::metrics::Deliveries;
-use super::opening::{REFRESH, Release, is_quick, opening};
+use super::opening::{REFRESH, Release, opening};
 use super::refusals::Refusals;
 use crate::controller::Extent;
 use crate::leader::clock::{Steady, Tick};
+use crate::opened::is_quick;
 use crate::reconcile::Context;
 use crate::trail::NotRecorded;
 
@@ -184,7 +185,7 @@ impl Desk {
 
     /// Opens the values. None: that panicked.
     async fn open(&self, env: Arc<SealedEnv>, counted: Sending) -> Option<Result<Release, (Reason, String)>> {
-        let (ctx, quick) = (Arc::clone(&self.ctx), is_quick(&env));
+        let (ctx, quick) = (Arc::clone(&self.ctx), is_quick(&env.spec));
         let open = move || {
             // Nobody can end it, not even who does not wait for it any more.
             let _counted = counted;

@@ -14,23 +14,11 @@ use crate::reconcile::Context;
 /// When a pod should ask again.
 pub(super) const REFRESH: Duration = Duration::from_mins(1);
 
-/// The most values that are opened on the spot.
-const QUICK_VALUES: usize = 32;
-
-/// The most bytes of sealed text that are.
-const QUICK_BYTES: usize = 128 << 10;
-
 /// Values that wait for their record.
 pub(super) struct Release {
     pub(super) files: Files,
     pub(super) keys: Vec<String>,
     pub(super) recipients: Vec<String>,
-}
-
-/// Whether opening takes about a millisecond at most.
-pub(super) fn is_quick(env: &SealedEnv) -> bool {
-    let texts = env.spec.data.values().map(String::len).sum::<usize>();
-    env.spec.files.is_empty() && env.spec.data.len() <= QUICK_VALUES && texts <= QUICK_BYTES
 }
 
 /// Opens the values. Wiped when what comes of it is dropped.
@@ -75,30 +63,4 @@ fn rendered(ctx: &Context, spec: &SealedEnvSpec, opened: Opened) -> Result<Relea
         })
         .collect::<Result<_, _>>()?;
     Ok(Release { files: Files { digest, files, keep, refresh_after: REFRESH }, keys, recipients })
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn few_and_small_values_are_opened_on_the_spot() {
-        let env = |values: usize, bytes: usize, files: bool| -> SealedEnv {
-            let data: serde_json::Map<_, _> =
-                (0..values).map(|n| (format!("K{n}"), "x".repeat(bytes).into())).collect();
-            let files = if files { json!({"a": {"format": "JSON"}}) } else { json!({}) };
-            serde_json::from_value(json!({
-                "apiVersion": "sealedenv.dev/v1alpha1", "kind": "SealedEnv", "metadata": {"name": "a"},
-                "spec": {"data": data, "files": files},
-            }))
-            .unwrap()
-        };
-        assert!(is_quick(&env(QUICK_VALUES, 600, false)));
-        assert!(!is_quick(&env(QUICK_VALUES + 1, 600, false)));
-        assert!(is_quick(&env(1, QUICK_BYTES, false)));
-        assert!(!is_quick(&env(1, QUICK_BYTES + 1, false)));
-        assert!(!is_quick(&env(1, 600, true)));
-    }
 }
