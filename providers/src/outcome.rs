@@ -39,6 +39,8 @@ pub struct Answer {
     pub outcome: Outcome,
     /// Who says so.
     pub by: By,
+    /// When to ask again, where what is known does not hold for an interval.
+    pub again: Option<Duration>,
 }
 
 /// Who an outcome comes from.
@@ -53,13 +55,19 @@ pub enum By {
 impl Answer {
     /// Decided without the store.
     pub fn here(outcome: Outcome) -> Self {
-        Self { outcome, by: By::Here }
+        Self { outcome, by: By::Here, again: None }
+    }
+
+    /// And to be asked for again after that time.
+    #[must_use]
+    pub fn again(self, after: Duration) -> Self {
+        Self { again: Some(after), ..self }
     }
 }
 
 impl From<Outcome> for Answer {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, by: By::Store }
+        Self { outcome, by: By::Store, again: None }
     }
 }
 

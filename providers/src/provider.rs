@@ -29,6 +29,13 @@ pub trait Provider: Send + Sync {
         let _ = lease;
         Box::pin(std::future::ready(Ok(())))
     }
+
+    /// Gives back what it asked with, so that it is worth nothing to anybody. Whoever has the store calls this when nobody
+    /// asks it any more; nothing else does. What leases hang on is left to end when its time is over. What is asked after
+    /// that is [`Outcome::Unavailable`].
+    fn close(&self) -> Answering<'_, Result<(), Outcome>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// The longer lease, or what came instead, which is never [`Outcome::Found`].

@@ -1,7 +1,8 @@
 //! HashiCorp Vault and OpenBao, by their HTTP API: KV of both versions, any other path that is read, leases.
 //!
-//! A token that expired gives the same answer as one that may not. So after a refusal it logs in anew, once, and asks
-//! again, but not where it has only just logged in ([`session`]). The token itself is never an answer.
+//! A token that expired gives the same answer as one that may not, but for a word since 1.17. So after a refusal it logs in
+//! anew, once, and asks again, but not where it has only just logged in ([`session`]). The token itself is never an answer,
+//! and it is given back by [`Provider::close`].
 
 mod login;
 mod path;
@@ -17,8 +18,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::provider::{Answering, Provider, Renewed};
 use crate::transport::{ANSWER, Fault, Question, Reply, Transport};
 use crate::{Answer, Ask, Lease, Outcome};
-use path::{is_reserved, path};
-use session::{Session, With};
+use path::{RESERVED, Whose, path, whose};
+use session::{Refused, Session, With};
 
 pub use login::{Credential, Login};
 
@@ -46,8 +47,10 @@ pub enum VaultError {
     /// The address has a path or a query, or cannot be the beginning of one.
     #[error("the address of a Vault is https://HOST[:PORT]")]
     Address,
-    /// The namespace cannot stand in a header.
-    #[error("the namespace of a Vault is letters, digits, /, - and _")]
+    /// The namespace cannot stand in a header, or Vault lets none have such a name.
+    #[error(
+        "the namespace of a Vault is letters, digits, /, - and _, and none of auth, sys, identity, cubbyhole"
+    )]
     Namespace,
 }
 
@@ -69,8 +72,9 @@ impl Vault {
         let of_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_');
         let namespace = namespace
             .map(|name| {
-                let value = HeaderValue::from_str(name).ok().filter(|_| name.bytes().all(of_name));
-                value.ok_or(VaultError::Namespace)
+                let is_reserved = name.split('/').any(|part| RESERVED.contains(&part));
+                let value = HeaderValue::from_str(name).ok();
+                value.filter(|_| !is_reserved && name.bytes().all(of_name)).ok_or(VaultError::Namespace)
             })
             .transpose()?;
         let address = address.to_string().trim_end_matches('/').to_owned();
@@ -78,10 +82,12 @@ impl Vault {
     }
 
     async fn read(&self, ask: &Ask) -> Answer {
-        if is_reserved(&ask.path) {
+        // First, for it bounds the path.
+        let Some(path) = path(&ask.path) else { return Answer::here(Outcome::Malformed) };
+        let whose = whose(&ask.path);
+        if whose == Whose::Vault {
             return Answer::here(Outcome::Denied);
         }
-        let Some(path) = path(&ask.path) else { return Answer::here(Outcome::Malformed) };
         let version = match ask.version.as_deref().map(str::parse::<u64>) {
             None => None,
             // To Vault 0 is the newest, which is no version that somebody asked for.
@@ -89,22 +95,49 @@ impl Vault {
             Some(Ok(version)) => Some(version),
         };
         let query = version.map(|version| format!("?version={version}")).unwrap_or_default();
-        match self.call(Method::GET, &format!("{path}{query}"), None).await {
-            Ok(reply) => reply::read(&reply, version).into(),
-            Err(answer) => answer,
+        let (reply, token) = match self.call(Method::GET, &format!("{path}{query}"), None).await {
+            Ok(answered) => answered,
+            Err(answer) => return answer,
+        };
+        let outcome = reply::read(&reply, version);
+        if matches!(&outcome, Outcome::Found(read) if read.lease.is_some()) {
+            self.session.lock().await.leased(&token);
         }
+        if matches!(outcome, Outcome::Found(_)) && whose == Whose::Either && !reply::is_of_kv(&reply) {
+            return Outcome::Denied.into();
+        }
+        outcome.into()
     }
 
-    /// Asks as whoever it is logged in as.
-    async fn call(&self, method: Method, path: &str, body: Option<&str>) -> Result<Reply, Answer> {
+    /// Asks as whoever it is logged in as. The token that was taken for it, too.
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&str>,
+    ) -> Result<(Reply, HeaderValue), Answer> {
         let token = self.token().await?;
         let reply = self.ask_as(&method, path, body, &token).await?;
-        if reply.status != StatusCode::FORBIDDEN || !self.session.lock().await.refused(&token, Instant::now())
-        {
-            return Ok(reply);
+        if reply.status != StatusCode::FORBIDDEN || !self.is_over(&token).await? {
+            return Ok((reply, token));
         }
         let token = self.token().await?;
-        self.ask_as(&method, path, body, &token).await
+        Ok((self.ask_as(&method, path, body, &token).await?, token))
+    }
+
+    /// Whether to ask again, with another token than the one that was refused.
+    async fn is_over(&self, token: &HeaderValue) -> Result<bool, Answer> {
+        let refused = self.session.lock().await.refused(token, Instant::now());
+        if refused != Refused::Unclear {
+            return Ok(refused == Refused::Token);
+        }
+        // Not by `ask_as`: the answer repeats the token, and is thrown away.
+        let reply = self.ask(&Method::GET, "auth/token/lookup-self", None, Some(token)).await?;
+        let is_over = reply.status == StatusCode::FORBIDDEN;
+        if is_over {
+            self.session.lock().await.is_over(token);
+        }
+        Ok(is_over)
     }
 
     /// The token, after a login where there is none. Others wait for the one login that is under way.
@@ -112,29 +145,35 @@ impl Vault {
         let mut session = self.session.lock().await;
         match session.with(Instant::now()) {
             With::Token(token) => return Ok(token),
-            With::Nothing => return Err(Answer::here(Outcome::Denied)),
+            With::Nothing(pause) => return Err(Answer::here(Outcome::Denied).again(pause)),
+            With::Closed => return Err(Answer::here(LATE)),
             With::Login => {}
         }
-        let (token, is_ours) = match self.login.request().await.map_err(Answer::here)? {
-            login::Step::Token(token) => (token, false),
+        let token = match self.login.request().await.map_err(Answer::here)? {
+            login::Step::Token(token) => token,
             login::Step::Ask { path, body } => {
                 let reply = self.ask(&Method::POST, &path, Some(&body), None).await?;
-                let token = reply::token(&reply).inspect_err(|outcome| {
-                    if matches!(outcome, Outcome::Denied) {
-                        session.denied(Instant::now());
-                    }
+                let token = reply::token(&reply).map_err(|outcome| match outcome {
+                    // It says nothing of the path, so that is asked for again when a login is tried again.
+                    Outcome::Denied => Answer::from(outcome).again(session.denied(Instant::now())),
+                    other => other.into(),
                 });
-                (token?, true)
+                token?
             }
         };
         let replaced = session.logged_in(token.clone(), Instant::now());
         drop(session);
         // What it gives is worth nothing to us any more, and should be worth nothing to anybody. If this fails, it ends
         // when its time is over. One that somebody else looks after is theirs.
-        if let (Some(replaced), true) = (replaced, is_ours) {
-            let _best_effort = self.ask(&Method::POST, "auth/token/revoke-self", None, Some(&replaced)).await;
+        if let (Some(replaced), true) = (replaced, self.login.is_ours()) {
+            let _best_effort = self.give_back(&replaced).await;
         }
         Ok(token)
+    }
+
+    async fn give_back(&self, token: &HeaderValue) -> Result<(), Outcome> {
+        let reply = self.ask(&Method::POST, "auth/token/revoke-self", None, Some(token)).await;
+        reply::done(&reply.map_err(|answer| answer.outcome)?)
     }
 
     /// Asks with that token, and takes no answer that repeats it.
@@ -192,14 +231,25 @@ impl Provider for Vault {
     fn revoke<'a>(&'a self, lease: &'a Lease) -> Answering<'a, Result<(), Outcome>> {
         Box::pin(async move { reply::done(&self.tell("sys/leases/revoke", lease).await?) })
     }
+
+    fn close(&self) -> Answering<'_, Result<(), Outcome>> {
+        Box::pin(async move {
+            // A login that is under way ends first, by the time of whoever waits for it.
+            let token = self.session.lock().await.close();
+            match token.filter(|_| self.login.is_ours()) {
+                Some(token) => self.give_back(&token).await,
+                None => Ok(()),
+            }
+        })
+    }
 }
 
 impl Vault {
     async fn tell(&self, path: &str, lease: &Lease) -> Result<Reply, Outcome> {
         let body = json!({ "lease_id": lease.id }).to_string();
         let call = self.call(Method::PUT, path, Some(&body));
-        let reply = timeout_at(Instant::now() + ANSWER, call).await.map_err(|_| LATE)?;
-        reply.map_err(|answer| answer.outcome)
+        let answered = timeout_at(Instant::now() + ANSWER, call).await.map_err(|_| LATE)?;
+        answered.map(|(reply, _)| reply).map_err(|answer| answer.outcome)
     }
 }
 
@@ -208,8 +258,11 @@ impl From<Fault> for Answer {
         match fault {
             Fault::Refused(_) => Self::here(Outcome::Denied),
             Fault::Question => Self::here(Outcome::Malformed),
-            Fault::TooLarge | Fault::Redirect => Outcome::Malformed.into(),
-            Fault::Unreachable | Fault::Untrusted | Fault::Late | Fault::Broken => LATE.into(),
+            Fault::TooLarge => Outcome::Malformed.into(),
+            // Of a standby that cannot hand on what it is asked, as all are while they choose another leader.
+            Fault::Redirect | Fault::Unreachable | Fault::Untrusted | Fault::Late | Fault::Broken => {
+                LATE.into()
+            }
         }
     }
 }

@@ -39,6 +39,8 @@ pub enum Tier {
     Unit,
     /// A C++ compiler: hostile bytes for every parser, from a fixed seed.
     Fuzz,
+    /// Time to build them once: secret stores that are real, on loopback addresses.
+    Providers,
     /// Root, and no cluster: the node plugin on real mounts.
     Node,
     /// A real API server, and no pods: the tests start the programs themselves.
@@ -60,6 +62,7 @@ impl Tier {
         match self {
             Self::Unit => "unit",
             Self::Fuzz => "fuzz",
+            Self::Providers => "providers",
             Self::Node => "node",
             Self::Api => "api",
             Self::E2e => "e2e",
@@ -81,7 +84,7 @@ pub fn run(checkout: &Checkout, args: &Args) -> anyhow::Result<ExitCode> {
     if tiers.is_empty() {
         let start = Instant::now();
         results.push(Outcome::of_checks(lint::quick(checkout), start.elapsed()));
-        tiers = vec![Tier::Unit, Tier::Fuzz, Tier::Node, Tier::Api, Tier::E2e, Tier::Helm, Tier::Faults];
+        tiers = Tier::value_variants().to_vec();
     }
     let pods = tiers.iter().any(|tier| matches!(tier, Tier::E2e | Tier::Helm | Tier::Faults));
     let mut reserved = None;
@@ -134,6 +137,10 @@ fn run_tier(
             test.env("SEALEDENV_E2E_HELM", chart::helm()?);
             gitops::judge(checkout).context("the judge of statuses")?;
         }
+        Tier::Providers => {
+            test.env("SEALEDENV_VAULT", tools::vault(checkout).context("a Vault for the tests")?);
+            test.args(["--package", "sealedenv-providers", "--features", "real", "--test", "vault"]);
+        }
         Tier::Node => {
             anyhow::ensure!(host::is_root(), "the tests of the node plugin mount\nhint: run them as root");
             test.env("SEALEDENV_NODE_CSI_SANITY", tools::csi_sanity()?);
@@ -155,7 +162,7 @@ fn run_tier(
     }
     test.arg("--").args(&args.only);
     match tier {
-        Tier::Unit | Tier::Fuzz | Tier::Node => {}
+        Tier::Unit | Tier::Fuzz | Tier::Providers | Tier::Node => {}
         Tier::Api | Tier::E2e => drop(test.arg(format!("--test-threads={}", args.threads))),
         // What one test breaks, all others would see.
         Tier::Helm | Tier::Faults => drop(test.arg("--test-threads=1")),
@@ -324,7 +331,7 @@ impl Outcome {
 }
 
 fn table(results: &[Outcome]) -> String {
-    let head = format!("{:<8}{:>8}{:>8}{:>9}{:>8}  result", "tier", "passed", "failed", "ignored", "time");
+    let head = format!("{:<10}{:>8}{:>8}{:>9}{:>8}  result", "tier", "passed", "failed", "ignored", "time");
     let rows = results.iter().map(|result| {
         let [passed, failed, ignored] = match result.tally {
             Some(tally) => [tally.passed, tally.failed, tally.ignored].map(|count| count.to_string()),
@@ -332,7 +339,7 @@ fn table(results: &[Outcome]) -> String {
         };
         let verdict = if result.is_good() { "ok" } else { "FAILED" };
         let took = format!("{} s", result.took.as_secs());
-        format!("{:<8}{passed:>8}{failed:>8}{ignored:>9}{took:>8}  {verdict}", result.name)
+        format!("{:<10}{passed:>8}{failed:>8}{ignored:>9}{took:>8}  {verdict}", result.name)
     });
     std::iter::once(head).chain(rows).collect::<Vec<_>>().join("\n")
 }

@@ -133,6 +133,18 @@ pub fn promtool(checkout: &Checkout) -> anyhow::Result<PathBuf> {
     Ok(PROMTOOL.ensure(checkout, |_| Ok(()))?.join(PROMTOOL.name))
 }
 
+/// A Vault whose storage is in memory, from a module of our own: the core, without most of what Vault brings with it.
+const VAULT: Program =
+    Program { module: "e2e/vault", sources: Some("."), tags: "", package: ".", name: "vault-for-tests" };
+
+/// A real Vault to test against. It is under the Business Source License, and in nothing that is shipped.
+///
+/// # Errors
+/// When it is not there and cannot be built.
+pub fn vault(checkout: &Checkout) -> anyhow::Result<PathBuf> {
+    Ok(VAULT.ensure(checkout, |_| Ok(()))?.join(VAULT.name))
+}
+
 impl Tool {
     fn path(&self) -> anyhow::Result<PathBuf> {
         let dir = host::cache()?.join("tools").join(format!("{}-{}", self.name, self.version));

@@ -18,13 +18,27 @@ use std::{
 
 use pages::{prose, read, root, split_code};
 
-const CRATES: [&str; 15] = [
-    "seal", "audit", "crds", "runtime", "delivery", "volume", "render", "operator", "webhook", "node",
-    "agent", "exec", "cli", "e2e", "xtask",
+const CRATES: [&str; 16] = [
+    "seal",
+    "audit",
+    "crds",
+    "runtime",
+    "delivery",
+    "volume",
+    "render",
+    "providers",
+    "operator",
+    "webhook",
+    "node",
+    "agent",
+    "exec",
+    "cli",
+    "e2e",
+    "xtask",
 ];
 
 /// Pages whose named tests must exist.
-const PAGES: [&str; 13] = [
+const PAGES: [&str; 14] = [
     "docs/requirements.md",
     "docs/src/threat-model.md",
     "docs/src/reconcile.md",
@@ -38,6 +52,7 @@ const PAGES: [&str; 13] = [
     "docs/src/supply.md",
     "docs/src/faults.md",
     "docs/src/lessons.md",
+    "docs/src/providers.md",
 ];
 
 /// The families of requirements and how many each has.

@@ -1,9 +1,10 @@
 //! What a store is asked next, and when. Pure: time is passed in.
 //!
 //! Each path is asked for once, however many want it ([`Schedule::want`]), and by one call at a time. What is due goes
-//! out oldest first, after what is new or asked for anew, in batches where the store takes them, within the store's [`Budget`]. A path that fails is tried
-//! again with growing pauses; a store that fails again and again is probed with one call until it answers, by the paths in
-//! turn. Then what is overdue goes out as any other day: within the budget.
+//! out oldest first, after what is new or asked for anew (for half its interval, and not for ever), in batches where the
+//! store takes them, within the store's [`Budget`]. A path that fails is tried again with growing pauses; a store that
+//! fails again and again is probed with one call until it answers, by the paths in turn. Then what is overdue goes out as
+//! any other day: within the budget. A call of which nothing is heard is given up after a while ([`LOST`]).
 
 mod breaker;
 mod budget;
@@ -18,6 +19,7 @@ use breaker::{Breaker, May};
 pub use breaker::OPENS_AT;
 pub use budget::Budget;
 
+use crate::transport::ANSWER;
 use crate::{Answer, Ask, By, Outcome};
 
 /// A moment: how long after any one of a clock that never goes back.
@@ -29,6 +31,9 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_min
 /// Calls of one store at the same time.
 const CALLS: usize = 4;
 
+/// A call that is not told of for so long is lost: whoever made it is gone. Providers end within [`ANSWER`].
+pub const LOST: Duration = ANSWER.saturating_mul(3);
+
 /// The plan for one store.
 pub struct Schedule {
     /// What is spread is spread by it: the store's name, and the replica's, so that replicas do not go in step.
@@ -36,8 +41,14 @@ pub struct Schedule {
     budget: Budget,
     batch: usize,
     breaker: Breaker,
-    calls: usize,
+    calls: Vec<Call>,
     paths: BTreeMap<Ask, Path>,
+}
+
+/// A call that is under way. No other has any of its paths.
+struct Call {
+    asks: Vec<Ask>,
+    since: Time,
 }
 
 /// What is known of one path.
@@ -46,9 +57,11 @@ struct Path {
     due: Time,
     /// When it was last answered. None: never, or something failed since.
     answered: Option<Time>,
+    /// For how long that answer holds, where that is not its interval.
+    holds: Option<Duration>,
     /// Not before then: it failed.
     held: Time,
-    /// It is new, or somebody wants to know now: it goes before what is merely due.
+    /// It is new, or somebody wants to know now: it goes before what is merely due, and not for long.
     is_urgent: bool,
     asking: Asking,
     /// Nobody wants it any more. It stays until its answer comes, so that it is not asked for twice at once.
@@ -86,7 +99,7 @@ impl Schedule {
             budget,
             batch: batch.max(1),
             breaker: Breaker::default(),
-            calls: 0,
+            calls: Vec::new(),
             paths: BTreeMap::new(),
         }
     }
@@ -101,7 +114,7 @@ impl Schedule {
         path.interval = interval;
         // Counted from the answer and not from what was due, so that two who differ in turn move it nowhere.
         if let (Some(answered), false) = (path.answered, path.is_urgent) {
-            path.due = answered.saturating_add(spread(interval, &seed_of(&self.seed, ask)));
+            path.due = answered.saturating_add(path.rest(&seed_of(&self.seed, ask)));
         }
     }
 
@@ -131,12 +144,23 @@ impl Schedule {
 
     /// What to do now. A call counts from here on.
     pub fn next(&mut self, now: Time) -> Next {
+        self.give_up(now);
+        // A call that is under way may be lost, and then its paths are free again.
+        let lost = self.calls.iter().map(|call| call.lost().saturating_sub(now)).min();
+        match (self.pick(now), lost) {
+            (Next::Wait(pause), Some(lost)) => Next::Wait(pause.min(lost)),
+            (Next::Idle, Some(lost)) => Next::Wait(lost),
+            (next, _) => next,
+        }
+    }
+
+    fn pick(&mut self, now: Time) -> Next {
         let most = match self.breaker.may(now) {
             _ if self.paths.is_empty() => return Next::Idle,
             May::Wait(pause) => return Next::Wait(pause),
-            May::Probe if self.calls > 0 => return Next::Idle,
+            May::Probe if !self.calls.is_empty() => return Next::Idle,
             May::Probe => 1,
-            May::Ask if self.calls >= CALLS => return Next::Idle,
+            May::Ask if self.calls.len() >= CALLS => return Next::Idle,
             May::Ask => self.batch,
         };
         let is_probe = self.breaker.is_open();
@@ -150,8 +174,8 @@ impl Schedule {
             .filter(|(_, path)| path.ready() <= now)
             .map(|(ask, path)| {
                 // A path that always fails is no reason to take a store for one that is away, so it is the last to probe.
-                let turn = if is_probe { path.failures } else { 0 };
-                ((turn, !path.is_urgent, path.due), ask)
+                let failures = if is_probe { path.failures } else { 0 };
+                ((failures, path.turn(), path.due), ask)
             })
             .collect();
         waiting.sort_unstable();
@@ -162,14 +186,29 @@ impl Schedule {
             }
         }
         self.budget.spend(now);
-        self.calls += 1;
+        self.calls.push(Call { asks: asks.clone(), since: now });
         Next::Call(asks)
     }
 
+    /// What nobody told of for too long is as good as told of without answers.
+    fn give_up(&mut self, now: Time) {
+        while let Some(index) = self.calls.iter().position(|call| call.lost() <= now) {
+            let call = self.calls.swap_remove(index);
+            self.came(&call.asks, &[], now);
+        }
+    }
+
     /// A call that [`Schedule::next`] gave came to this: an answer for each path, in the order in which they were asked.
-    /// A call that was lost has to be told of too, without answers: what has none is tried again after a pause.
+    /// A call that was lost should be told of too, without answers: what has none is tried again after a pause. What
+    /// comes after a call was given up counts for the one that is made in its stead, or for nothing.
     pub fn answered(&mut self, call: &[Ask], answers: &[Answer], now: Time) {
-        self.calls = self.calls.saturating_sub(1);
+        if let Some(index) = self.calls.iter().position(|made| made.asks == call) {
+            self.calls.swap_remove(index);
+            self.came(call, answers, now);
+        }
+    }
+
+    fn came(&mut self, call: &[Ask], answers: &[Answer], now: Time) {
         let (mut answered, mut pause, mut failed) = (false, None, false);
         for (index, ask) in call.iter().enumerate() {
             let answer = answers.get(index);
@@ -189,7 +228,8 @@ impl Schedule {
             if path.is_left {
                 self.paths.remove(ask);
             } else {
-                path.came(is_known, &seed_of(&self.seed, ask), now);
+                let again = answer.and_then(|answer| answer.again);
+                path.came(is_known, again, &seed_of(&self.seed, ask), now);
             }
         }
         // A call that one path of it was answered in has reached a store that works.
@@ -203,12 +243,19 @@ impl Schedule {
     }
 }
 
+impl Call {
+    fn lost(&self) -> Time {
+        self.since.saturating_add(LOST)
+    }
+}
+
 impl Path {
     fn new(interval: Duration, now: Time) -> Self {
         Self {
             interval,
             due: now,
             answered: None,
+            holds: None,
             held: Time::ZERO,
             is_urgent: true,
             asking: Asking::No,
@@ -222,12 +269,25 @@ impl Path {
         self.due.max(self.held)
     }
 
-    /// It was asked for. `is_known`: and something is known by that.
-    fn came(&mut self, is_known: bool, seed: &str, now: Time) {
+    /// Whose turn it is: the earliest. What is merely due gives way to what is urgent, but not for so long that it were
+    /// stale by that, however many are urgent in the meantime.
+    fn turn(&self) -> Time {
+        self.due.saturating_add(if self.is_urgent { Duration::ZERO } else { self.interval / 2 })
+    }
+
+    /// How long after its answer it is due.
+    fn rest(&self, seed: &str) -> Duration {
+        let whole = spread(self.interval, seed);
+        self.holds.map_or(whole, |holds| holds.min(whole))
+    }
+
+    /// It was asked for. `is_known`: and something is known by that, for its interval or until `again_after`.
+    fn came(&mut self, is_known: bool, again_after: Option<Duration>, seed: &str, now: Time) {
         let again = std::mem::replace(&mut self.asking, Asking::No) == Asking::Again;
         if is_known {
             (self.failures, self.answered, self.held) = (0, Some(now), Time::ZERO);
-            self.due = if again { now } else { now.saturating_add(spread(self.interval, seed)) };
+            self.holds = again_after;
+            self.due = if again { now } else { now.saturating_add(self.rest(seed)) };
         } else {
             self.failures = self.failures.saturating_add(1);
             self.answered = None;

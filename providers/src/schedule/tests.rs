@@ -89,7 +89,7 @@ fn a_path_is_asked_for_by_one_call_at_a_time() {
     let asks = call(schedule.next(S));
     schedule.refresh(&ask("a"), S);
     schedule.want(&ask("a"), INTERVAL, S);
-    assert_eq!(schedule.next(S), Next::Idle);
+    assert_eq!(schedule.next(S), Next::Wait(LOST), "until the call is lost");
     answer(&mut schedule, &asks, &found(), S);
     assert_eq!(
         schedule.next(S),
@@ -166,7 +166,7 @@ fn a_store_that_is_probed_gets_one_call_for_one_path() {
     now += PAUSES.1;
     let probe = call(schedule.next(now));
     assert_eq!(probe.len(), 1);
-    assert_eq!(schedule.next(now), Next::Idle, "one at a time");
+    assert_eq!(schedule.next(now), Next::Wait(LOST), "one at a time");
     answer(&mut schedule, &probe, &Outcome::Denied, now);
     assert!(!schedule.is_open(), "a store that says no works");
 }
@@ -320,6 +320,84 @@ fn a_call_that_is_lost_is_made_again_and_says_nothing_of_the_store() {
     let asks = call(schedule.next(now));
     schedule.answered(&asks, &[found().into()], now);
     assert!(matches!(schedule.next(now), Next::Wait(pause) if pause <= PAUSES.1), "{}", asks.len());
+}
+
+#[test]
+fn a_call_that_nobody_tells_of_is_given_up() {
+    let mut schedule = schedule(100, 100, 1);
+    for path in 0..=CALLS {
+        schedule.want(&ask(path), INTERVAL, S);
+    }
+    let calls: Vec<_> = (0..CALLS).map(|_| call(schedule.next(S))).collect();
+    schedule.forget(&calls[1][0]);
+    assert_eq!(schedule.next(S * 2), Next::Wait(LOST.saturating_sub(S)), "no more at once");
+    assert_eq!(call(schedule.next(S + LOST)), [ask(CALLS)], "and then the next");
+    let mut now = S + LOST;
+    let mut made = Vec::new();
+    while made.len() < CALLS - 1 {
+        match schedule.next(now) {
+            Next::Call(asks) => made.push(asks),
+            Next::Wait(pause) => now += pause,
+            Next::Idle => panic!("three are wanted still"),
+        }
+    }
+    made.sort();
+    assert_eq!(made, [[ask(0)], [ask(2)], [ask(3)]], "all but the one that nobody wants any more");
+    assert!(!schedule.is_open() && now <= S + LOST + PAUSES.0);
+    // The first time's answers come after all. Each counts once.
+    for _ in 0..2 {
+        answer(&mut schedule, &calls[0], &found(), now);
+        answer(&mut schedule, &calls[1], &found(), now);
+    }
+    assert_eq!(schedule.calls.len(), CALLS - 1);
+}
+
+#[test]
+fn what_is_known_for_a_while_only_is_asked_for_when_that_is_over() {
+    let mut schedule = schedule(100, 100, 1);
+    schedule.want(&ask("a"), INTERVAL, S);
+    let asks = call(schedule.next(S));
+    schedule.answered(&asks, &[Answer::here(Outcome::Denied).again(S * 30)], S);
+    assert_eq!(schedule.next(S), Next::Wait(S * 30));
+    schedule.want(&ask("a"), INTERVAL, S);
+    assert_eq!(schedule.next(S), Next::Wait(S * 30), "whoever wants it");
+    let asks = call(schedule.next(S * 31));
+    schedule.answered(&asks, &[Answer::here(Outcome::Denied).again(INTERVAL * 2)], S * 31);
+    assert!(
+        matches!(schedule.next(S * 31), Next::Wait(pause) if pause <= INTERVAL),
+        "never later than it was"
+    );
+    schedule.refresh(&ask("a"), S * 32);
+    let asks = call(schedule.next(S * 32));
+    answer(&mut schedule, &asks, &found(), S * 32);
+    let Next::Wait(pause) = schedule.next(S * 32) else { panic!("it is known") };
+    assert!(pause > INTERVAL * 9 / 10, "no more than once");
+}
+
+#[test]
+fn endless_refreshes_keep_nothing_that_is_due_waiting_for_ever() {
+    let mut schedule = schedule(1, 1, 1);
+    for path in ["hasty", "patient"] {
+        schedule.want(&ask(path), INTERVAL, S);
+    }
+    let (mut now, mut patient) = (S, Vec::new());
+    while now < INTERVAL * 10 {
+        // Whoever cannot wait asks again before each call.
+        schedule.refresh(&ask("hasty"), now);
+        match schedule.next(now) {
+            Next::Call(asks) => {
+                if asks == [ask("patient")] {
+                    patient.push(now);
+                }
+                answer(&mut schedule, &asks, &found(), now);
+            }
+            Next::Wait(pause) => now += pause,
+            Next::Idle => panic!("two are wanted"),
+        }
+    }
+    let gap = patient.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max();
+    assert!(gap.is_some_and(|gap| gap < INTERVAL * 2), "never so late that it were stale: {gap:?}");
+    assert!(gap > Some(INTERVAL), "and what is urgent goes first: {gap:?}");
 }
 
 #[test]

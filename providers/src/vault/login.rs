@@ -51,6 +51,11 @@ pub(super) enum Step {
 }
 
 impl Login {
+    /// Whether the token comes from a login, and is nobody else's.
+    pub(super) fn is_ours(&self) -> bool {
+        !matches!(self, Self::Token(_))
+    }
+
     pub(super) async fn request(&self) -> Result<Step, Outcome> {
         const AWAY: Outcome = Outcome::Unavailable { retry_after: None };
         let text = async |credential: &Credential| {

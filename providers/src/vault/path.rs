@@ -3,8 +3,21 @@
 /// The longest path, in bytes.
 pub(super) const MAX_PATH: usize = 1024;
 
-/// What Vault keeps for itself below a namespace: tokens, policies and leases, that of whoever asks among them.
-const RESERVED: [&str; 4] = ["auth", "sys", "identity", "cubbyhole"];
+/// What Vault keeps for itself in each namespace: tokens, policies and leases, that of whoever asks among them. It mounts
+/// nothing else there, and lets no namespace have such a name.
+pub(super) const RESERVED: [&str; 4] = ["auth", "sys", "identity", "cubbyhole"];
+
+/// Whose a path is, as far as it tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// An engine's that somebody mounted.
+    Engine,
+    /// Vault's own.
+    Vault,
+    /// One or the other: `kv/auth/x` is a secret where `kv` is an engine, and Vault's own where it is a namespace. The
+    /// answer says which.
+    Either,
+}
 
 /// A path of the API, made safe for an address: no way out of it, no query.
 pub(super) fn path(text: &str) -> Option<String> {
@@ -17,22 +30,23 @@ pub(super) fn path(text: &str) -> Option<String> {
     Some(text.bytes().map(safe).collect())
 }
 
-/// Whether a path leads to what Vault keeps for itself, where the token of the store itself could be read.
-///
-/// A namespace may stand before it, so any segment counts; but below `data`, where the second version of KV has its
-/// secrets, they are names like others. However often it is encoded: a proxy on the way may decode it.
-pub(super) fn is_reserved(text: &str) -> bool {
-    let mut text = text.to_owned();
+/// Whether a path leads to what Vault keeps for itself, where the token of the store itself could be read. However often
+/// it is encoded: a proxy on the way may decode it.
+pub(super) fn whose(text: &str) -> Whose {
+    let (mut text, mut whose) = (text.to_owned(), Whose::Engine);
     loop {
-        let mut before_data = text.split('/').take_while(|segment| *segment != "data");
-        if before_data.any(|segment| RESERVED.contains(&segment))
-            || text.split('/').any(|segment| segment == "..")
+        let mut segments = text.split('/').filter(|segment| !matches!(*segment, "" | "."));
+        let is_reserved = |segment: &str| RESERVED.contains(&segment);
+        if segments.clone().next().is_some_and(is_reserved) || segments.clone().any(|segment| segment == "..")
         {
-            return true;
+            return Whose::Vault;
+        }
+        if segments.any(is_reserved) {
+            whose = Whose::Either;
         }
         let decoded = decoded(&text);
         if decoded == text {
-            return false;
+            return whose;
         }
         text = decoded;
     }
@@ -92,8 +106,6 @@ mod tests {
             "identity/oidc/token/app",
             "cubbyhole/a",
             "auth",
-            "team/auth/token/lookup-self",
-            "team/a/cubbyhole/x",
             "//auth/token/lookup-self",
             "./auth/token/lookup-self",
             "kv/../auth/token/lookup-self",
@@ -101,27 +113,33 @@ mod tests {
             "%61uth/token/lookup-self",
             "%2561uth/token/lookup-self",
             "%252561uth/token/lookup-self",
-            "team%2fauth/token/lookup-self",
+            "%2fauth/token/lookup-self",
+            "%2e/auth/token/lookup-self",
             "secret/data/%2e%2e/%2e%2e/auth/token",
         ] {
-            assert!(is_reserved(text), "{text}");
+            assert_eq!(whose(text), Whose::Vault, "{text}");
         }
         for text in [
+            "team/auth/token/lookup-self",
+            "team/a/cubbyhole/x",
+            "team%2fauth/token/lookup-self",
+            "team/%61uth/token/lookup-self",
+            "data/auth/token/lookup-self",
+            "kv/auth",
             "secret/data/auth",
             "secret/data/sys/db",
-            "database/creds/app",
-            "kv/authors",
-            "kv/100%",
-            "kv/%ff",
         ] {
-            assert!(!is_reserved(text), "{text}");
+            assert_eq!(whose(text), Whose::Either, "{text}");
+        }
+        for text in ["database/creds/app", "secret/data/app", "kv/authors", "kv/100%", "kv/%ff"] {
+            assert_eq!(whose(text), Whose::Engine, "{text}");
         }
     }
 
     proptest! {
         #[test]
         fn any_path_is_one_of_the_api(text in "\\PC{0,40}") {
-            let _ends = is_reserved(&text);
+            let _ends = whose(&text);
             if let Some(path) = path(&text) {
                 let whole: Uri = format!("https://vault.test/v1/{path}").parse().unwrap();
                 prop_assert_eq!(whole.path(), format!("/v1/{path}"));

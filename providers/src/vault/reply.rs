@@ -25,6 +25,8 @@ struct Answer<'a> {
     #[serde(borrow)]
     data: Option<&'a RawValue>,
     auth: Option<Auth>,
+    /// What kind of engine it is of. Vault says so since 1.16, OpenBao does not.
+    mount_type: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -91,16 +93,57 @@ pub(super) fn read(reply: &Reply, asked: Option<u64>) -> Outcome {
     Outcome::Found(Read { content: Plain::from(kept.get().to_owned()), version, lease })
 }
 
-/// Whether an answer holds the token that it was asked with. One that is short is a word that stands in many answers, so
-/// that has to be a whole text of it.
+/// Whether an answer is one of KV, whose names below it are its users' own and none of Vault's. Where nothing says so it is
+/// told by the form that only its second version has.
+pub(super) fn is_of_kv(reply: &Reply) -> bool {
+    let Ok(answer) = answer(reply) else { return false };
+    let versioned = answer.data.and_then(|data| serde_json::from_str::<Versioned<'_>>(data.get()).ok());
+    match &answer.mount_type {
+        Some(kind) => kind == "kv",
+        None => versioned.is_some_and(|versioned| versioned.metadata.version.is_some()),
+    }
+}
+
+/// Whether an answer holds the token that it was asked with, as it is or as a reader of JSON would see it. One that is short
+/// is a word that stands in many answers, so that has to be a whole text of it.
 pub(super) fn repeats(reply: &Reply, token: &HeaderValue) -> bool {
     const SHORT: usize = 16;
-    let (body, token) = (reply.body.expose(), token.as_bytes());
-    let is_at = |at: usize| {
-        let around = (at.checked_sub(1).and_then(|before| body.get(before)), body.get(at + token.len()));
-        token.len() >= SHORT || around == (Some(&b'"'), Some(&b'"'))
+    let token = token.as_bytes();
+    let holds = |body: &[u8]| {
+        let is_at = |at: usize| {
+            let around = (at.checked_sub(1).and_then(|before| body.get(before)), body.get(at + token.len()));
+            token.len() >= SHORT || around == (Some(&b'"'), Some(&b'"'))
+        };
+        body.windows(token.len()).enumerate().any(|(at, part)| part == token && is_at(at))
     };
-    !token.is_empty() && body.windows(token.len()).enumerate().any(|(at, part)| part == token && is_at(at))
+    let body = reply.body.expose();
+    !token.is_empty() && (holds(body) || body.contains(&b'\\') && holds(unescaped(body).expose()))
+}
+
+/// With the escapes of its texts (RFC 8259, 7) read, of those characters that a token may be of. Never longer than before,
+/// so no copy of it is left behind.
+fn unescaped(json: &[u8]) -> Plain {
+    let mut bytes = Vec::with_capacity(json.len());
+    let mut rest = json;
+    while let [first, tail @ ..] = rest {
+        let (byte, after) = match (first, tail) {
+            (b'\\', [b'u', a, b, c, d, after @ ..]) => match ascii([*a, *b, *c, *d]) {
+                Some(byte) => (byte, after),
+                None => (*first, tail),
+            },
+            (b'\\', [byte, after @ ..]) => (*byte, after),
+            _ => (*first, tail),
+        };
+        bytes.push(byte);
+        rest = after;
+    }
+    Plain::from(bytes)
+}
+
+/// The character of four digits.
+fn ascii(digits: [u8; 4]) -> Option<u8> {
+    let digits = std::str::from_utf8(&digits).ok().filter(|digits| !digits.starts_with('+'))?;
+    u8::from_str_radix(digits, 16).ok().filter(u8::is_ascii)
 }
 
 /// A login.
@@ -136,7 +179,8 @@ pub(super) fn renewed(reply: &Reply) -> Result<Lease, Outcome> {
 /// Something that is answered without content.
 pub(super) fn done(reply: &Reply) -> Result<(), Outcome> {
     match reply.status {
-        // The last: Vault has it in its queue, and goes on until it is done. One that it does not know is also done.
+        // Vault has it in its queue, and goes on until it is done (it means to say 202, and says 204). One that it does
+        // not know is also done.
         StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::ACCEPTED => Ok(()),
         _ => Err(refused(reply)),
     }

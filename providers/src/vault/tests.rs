@@ -168,6 +168,36 @@ fn an_answer_that_repeats_the_token_is_told() {
     assert!(repeats(r#"{"data":{"id":"root"}}"#, "root"));
     assert!(!repeats(r#"{"data":{"a":"rooted"}}"#, "root"));
     assert!(!repeats(r#"{"data":{}}"#, long));
+    // As whoever reads JSON sees it.
+    for written in [
+        r"\u0068vs.CAESIJ0123456789",
+        r"hvs\u002eCAESI\u004a0123456789",
+        r"\u0068\u0076\u0073.CAESIJ0123456789",
+    ] {
+        assert!(repeats(&format!(r#"{{"data":{{"id":"{written}"}}}}"#), long), "{written}");
+    }
+    assert!(repeats(r#"{"data":{"id":"r\u006F\u006ft"}}"#, "root"));
+    assert!(repeats(r#"{"data":{"id":"a\/b"}}"#, "a/b"));
+    assert!(!repeats(r#"{"data":{"id":"\\u0068vs.CAESIJ0123456789"}}"#, long), "a backslash and a u");
+    for broken in
+        [r#""\"#, r#""\u"#, r#""\u00"#, r#""\u+068vs.CAESIJ0123456789"#, r#""\u0168vs.CAESIJ0123456789"#]
+    {
+        assert!(!repeats(broken, long), "{broken}");
+    }
+}
+
+#[test]
+fn an_answer_of_kv_is_told_from_vaults_own() {
+    let of = |body: Value| reply::is_of_kv(&reply(200, body));
+    let versioned = json!({"data": {"a": "1"}, "metadata": {"version": 3}});
+    assert!(of(json!({"data": {"a": "1"}, "mount_type": "kv"})));
+    assert!(of(json!({"data": versioned, "mount_type": "kv"})));
+    assert!(of(json!({"data": versioned})), "of an OpenBao");
+    assert!(!of(json!({"data": versioned, "mount_type": "cubbyhole"})));
+    assert!(!of(json!({"data": {"a": "1"}})));
+    for kind in ["token", "ns_token", "system", "ns_system", "identity", "ns_cubbyhole", "approle", ""] {
+        assert!(!of(json!({"data": {"a": "1"}, "mount_type": kind})), "{kind}");
+    }
 }
 
 proptest! {
@@ -181,7 +211,7 @@ proptest! {
     }
 }
 
-/// A Vault whose tokens expire when a test says so, as far as logging in goes. The real one is asked in e2e.
+/// A Vault whose tokens expire when a test says so, as far as logging in goes. A real one is asked in `tests/vault`.
 #[derive(Clone, Default)]
 struct Fake(Arc<Mutex<State>>);
 
@@ -297,24 +327,53 @@ async fn it_logs_in_once_and_again_when_the_token_is_over() {
     age(60).await;
     fake.0.lock().unwrap().denies_logins = true;
     for _ in 0..3 {
-        assert_eq!(words(vault.fetch(&asks).await), ["Denied", "Denied"]);
+        let answers = vault.fetch(&asks).await;
+        let again = answers.iter().all(|answer| answer.again.is_some_and(|again| again <= session::DENIED.0));
+        assert!(again, "when a login is tried again");
+        assert_eq!(words(answers), ["Denied", "Denied"]);
     }
     assert_eq!(fake.0.lock().unwrap().logins, 4);
 }
 
 #[tokio::test]
+async fn a_store_that_is_closed_gives_its_own_token_back_and_logs_in_no_more() {
+    let fake = Fake::default();
+    let address = fake.serve().await;
+    let jwt = || Login::Kubernetes { mount: "kubernetes".into(), role: "app".into(), jwt: given("jwt") };
+    let ask = [Ask { path: "kv/a".to_owned(), version: None }];
+    let closed = vault(&address, jwt());
+    assert!(closed.close().await.is_ok(), "nothing to give back");
+    assert!(fake.0.lock().unwrap().asked.is_empty());
+    let ours = vault(&address, jwt());
+    assert_eq!(ours.fetch(&ask).await[0].outcome.as_str(), "Found");
+    assert!(ours.close().await.is_ok() && ours.close().await.is_ok());
+    assert_eq!(fake.0.lock().unwrap().revoked, ["token-1"]);
+    let answer = ours.fetch(&ask).await.remove(0);
+    assert_eq!((answer.outcome.as_str(), answer.by), ("Unavailable", By::Here));
+    assert_eq!(fake.0.lock().unwrap().logins, 1);
+    let theirs = vault(&address, Login::Token(given("token-1")));
+    assert_eq!(theirs.fetch(&ask).await[0].outcome.as_str(), "Found");
+    assert!(theirs.close().await.is_ok());
+    assert_eq!(fake.0.lock().unwrap().revoked.len(), 1, "somebody else looks after it");
+}
+
+#[tokio::test]
 async fn the_token_is_never_an_answer() {
     let fake = Fake::default();
-    let vault = vault(&fake.serve().await, Login::Token(given("token-of-the-store-itself")));
+    let token = "token-of-the-store-itself";
+    let vault = vault(&fake.serve().await, Login::Token(given(token)));
+    fake.0.lock().unwrap().good = Some(token.to_owned());
     for (path, outcome, by) in [
         ("auth/token/lookup-self", "Denied", By::Here),
-        ("team/auth/token/lookup-self", "Denied", By::Here),
+        ("team/auth/token/lookup-self", "Denied", By::Store),
+        ("data/auth/token/whoami", "Malformed", By::Store),
         ("plugin/whoami", "Malformed", By::Store),
+        ("plugin/else", "Found", By::Store),
     ] {
         let answers = vault.fetch(&[Ask { path: path.to_owned(), version: None }]).await;
         assert_eq!((answers[0].outcome.as_str(), answers[0].by), (outcome, by), "{path}");
     }
-    assert_eq!(fake.0.lock().unwrap().asked.len(), 1);
+    assert_eq!(fake.0.lock().unwrap().asked.len(), 4);
 }
 
 #[tokio::test(start_paused = true)]
@@ -341,7 +400,9 @@ async fn what_cannot_be_asked_is_not() {
     let outcome = async |vault: &Vault, ask: Ask| vault.fetch(&[ask]).await[0].outcome.as_str();
     assert_eq!(outcome(&vault_of(gone), ask("kv/a", None)).await, "Unavailable");
     assert_eq!(outcome(&vault_of(given("a\nb")), ask("kv/a", None)).await, "Malformed");
-    assert_eq!(outcome(&vault_of(given("t")), ask("../kv", None)).await, "Denied");
+    assert_eq!(outcome(&vault_of(given("t")), ask("../kv", None)).await, "Malformed");
+    let encoded = format!("kv/%{}", "25".repeat(1 << 20));
+    assert_eq!(outcome(&vault_of(given("t")), ask(&encoded, None)).await, "Malformed", "at once");
     assert_eq!(outcome(&vault_of(given("t")), ask("kv//a", None)).await, "Malformed");
     assert_eq!(outcome(&vault_of(given("t")), ask("kv/a", Some("0"))).await, "Malformed");
     assert_eq!(outcome(&vault_of(given("t")), ask("kv/a", Some("1&list=true"))).await, "Malformed");
@@ -362,5 +423,8 @@ fn an_address_is_one_and_a_namespace_a_name() {
     assert_eq!(new("https://vault.test/?x", None), Some(VaultError::Address));
     assert_eq!(new("https://vault.test/v1", None), Some(VaultError::Address));
     assert_eq!(new("/v1", None), Some(VaultError::Address));
-    assert_eq!(new("https://vault.test", Some("a\r\nx: y")), Some(VaultError::Namespace));
+    for namespace in ["a\r\nx: y", "auth", "team/sys/x"] {
+        assert_eq!(new("https://vault.test", Some(namespace)), Some(VaultError::Namespace), "{namespace:?}");
+    }
+    assert_eq!(new("https://vault.test", Some("team/data")), None);
 }

@@ -34,8 +34,9 @@ proptest! {
     ) {
         let (rate, burst) = (5, 4);
         let mut schedule = schedule(rate, burst, batch);
-        let (mut now, mut under_way, mut calls) = (S, Vec::<Vec<Ask>>::new(), Vec::new());
+        let (mut now, mut under_way, mut calls) = (S, Vec::<(Time, Vec<Ask>)>::new(), Vec::new());
         for event in events {
+            under_way.retain(|(since, _)| *since + LOST > now);
             match event {
                 Event::Pass(millis) => now += Duration::from_millis(millis),
                 Event::Want(path, seconds) => schedule.want(&ask(path), S * u32::try_from(seconds).unwrap(), now),
@@ -45,18 +46,18 @@ proptest! {
                     Next::Call(asks) => {
                         prop_assert!(!asks.is_empty() && asks.len() <= batch);
                         for one in &asks {
-                            let twice = under_way.iter().flatten().any(|other| other == one);
+                            let twice = under_way.iter().any(|(_, asks)| asks.contains(one));
                             prop_assert!(!twice, "{one:?}");
                         }
                         calls.push(now);
-                        under_way.push(asks);
+                        under_way.push((now, asks));
                         prop_assert!(under_way.len() <= CALLS);
                     }
                     Next::Wait(pause) => prop_assert!(!pause.is_zero()),
                     Next::Idle => {}
                 },
                 Event::Answer(index, good) if !under_way.is_empty() => {
-                    let asks = under_way.remove(index % under_way.len());
+                    let (_, asks) = under_way.remove(index % under_way.len());
                     answer(&mut schedule, &asks, if good { &Outcome::NotFound } else { &AWAY }, now);
                 }
                 Event::Answer(..) => {}
