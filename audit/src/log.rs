@@ -373,8 +373,12 @@ impl Books {
         let verdict = verdict.unwrap_or_else(|_| Err(Refused::unknown()));
         *unpoisoned(self.board.lock()) = desk.board();
         drop(desk);
-        calls.into_iter().for_each(|call| call.answer(verdict.clone()));
-        withheld.into_iter().for_each(|call| call.answer(Err(Refused::Withheld)));
+        for call in calls {
+            call.answer(verdict.clone());
+        }
+        for call in withheld {
+            call.answer(Err(Refused::Withheld));
+        }
     }
 }
 

@@ -146,7 +146,7 @@ mod tests {
         let (sink, memory) = MemorySink::new("memory");
         let log = Log::open(vec![Box::new(sink)], "w", FailurePolicy::Open).unwrap();
         let trail = Trail::new(log, Counters::default(), Timestamp::now);
-        let all = Arc::clone(&trail.room).acquire_many_owned(WAITING as u32).await.unwrap();
+        let all = Arc::clone(&trail.room).acquire_many_owned(u32::try_from(WAITING).unwrap()).await.unwrap();
         assert_eq!(trail.record(record("a")).await, Err(Unrecorded));
         drop(all);
         for _ in 0..=WAITING {
