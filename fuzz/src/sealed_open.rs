@@ -3,9 +3,10 @@
 //! The input is a recipe: each byte adds a stanza to a header, which is then finished as a true writer would, and at the
 //! end perhaps damaged. From the recipe it is known what must come out.
 
+use std::io::Read as _;
 use std::sync::LazyLock;
 
-use sealedenv_seal::{Identity, Keyring, OpenError, OpenPolicy, Place, Sealed, open};
+use sealedenv_seal::{Identity, Keyring, OpenError, OpenPolicy, Place, Plain, Sealed, open};
 
 use crate::Seed;
 use crate::generate::forge::{Built, Forge, text};
@@ -32,6 +33,10 @@ static RING: LazyLock<Keyring> = LazyLock::new(|| {
     let read = |key: &Key| Identity::parse(key.identity).expect("a key of the vectors");
     Keyring::new(vec![read(&ALICE), read(&BOB)])
 });
+
+/// The same keys, for the age crate.
+static IDENTITIES: LazyLock<[age::x25519::Identity; 2]> =
+    LazyLock::new(|| [&ALICE, &BOB].map(|key| key.identity.parse().expect("a key of the vectors")));
 
 /// The stanza of each key as header text.
 static STANZAS: LazyLock<[String; 3]> = LazyLock::new(|| {
@@ -76,6 +81,7 @@ pub fn run(data: &[u8]) {
             if let Err(error @ OpenError::Malformed) = &opened {
                 panic!("{error}");
             }
+            compare(&opened, &damaged);
             opened.map_err(|error| error.reason())
         }
         Err(error) => Err(error.reason()),
@@ -99,6 +105,25 @@ pub fn run(data: &[u8]) {
         (Some(true), Err(reason)) => panic!("refused: {reason} for {:?}", file.header()),
         (Some(false), Ok(_)) => panic!("opened: {:?}", file.header()),
         (Some(false), Err(_)) | (None, _) => {}
+    }
+}
+
+/// A short value is opened without the age crate. It has to open what is opened here, and what is wrong behind the header's
+/// keys has to be wrong for it too.
+fn compare(opened: &Result<Plain, OpenError>, file: &[u8]) {
+    let decryptor = age::Decryptor::new_buffered(file)
+        .unwrap_or_else(|error| panic!("the age crate refuses what the scan let pass: {error}"));
+    let by_age =
+        decryptor.decrypt(IDENTITIES.iter().map(|identity| identity as _)).ok().and_then(|mut payload| {
+            let mut value = Vec::new();
+            payload.read_to_end(&mut value).ok().map(|_| value)
+        });
+    match opened {
+        Ok(opened) => assert_eq!(Some(opened.expose()), by_age.as_deref()),
+        Err(error @ (OpenError::BadMac | OpenError::PayloadDamaged)) => {
+            assert!(by_age.is_none(), "the age crate opens it: {error}");
+        }
+        Err(_) => {}
     }
 }
 

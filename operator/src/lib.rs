@@ -57,7 +57,8 @@ pub fn main() -> std::process::ExitCode {
 }
 
 /// Threads for what waits for answers of the API server, which takes most of the processors. With one for each, they wake each
-/// other for nearly every answer, and that was a tenth of all CPU time. What computes for long goes to threads of its own.
+/// other for nearly every answer, and that was a tenth of all CPU time. Opening many values goes to threads of its own; a page
+/// of many large objects of a list holds one of these for some time.
 fn threads(cores: usize) -> usize {
     (cores / 2).clamp(1, 4)
 }

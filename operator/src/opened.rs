@@ -36,8 +36,8 @@ const QUICK_VALUES: usize = 32;
 /// The most bytes of sealed text that are.
 const QUICK_BYTES: usize = 128 << 10;
 
-/// Whether opening takes about a millisecond at most, so that handing it to another thread would be a third of that. What
-/// takes longer must not hold up others on the same thread.
+/// Whether opening takes about a millisecond, so that handing it to another thread would be a third of that; some
+/// milliseconds where hints are false. What takes longer must not hold up others on the same thread.
 pub fn is_quick(spec: &SealedEnvSpec) -> bool {
     let texts = spec.data.values().map(String::len).sum::<usize>();
     spec.files.is_empty() && spec.data.len() <= QUICK_VALUES && texts <= QUICK_BYTES

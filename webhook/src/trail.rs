@@ -101,8 +101,15 @@ impl Trail {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+    use std::time::Duration;
+
+    use futures::FutureExt as _;
+    use sealedenv_audit::{
+        Action, Actor, FailurePolicy, MemorySink, Outcome, Resumed, Sink, SinkError, Timeouts, verify,
+    };
+
     use super::*;
-    use sealedenv_audit::{Action, Actor, FailurePolicy, MemorySink, Outcome, verify};
 
     fn record(name: &str) -> Record {
         Record::new(Action::Admission, Actor::webhook(name), Outcome::Ok)
@@ -141,17 +148,42 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn beyond_those_that_may_wait_a_record_is_refused_at_once() {
-        let (sink, memory) = MemorySink::new("memory");
-        let log = Log::open(vec![Box::new(sink)], "w", FailurePolicy::Open).unwrap();
-        let trail = Trail::new(log, Counters::default(), Timestamp::now);
-        let all = Arc::clone(&trail.room).acquire_many_owned(u32::try_from(WAITING).unwrap()).await.unwrap();
-        assert_eq!(trail.record(record("a")).await, Err(Unrecorded));
-        drop(all);
-        for _ in 0..=WAITING {
-            trail.record(record("b")).await.unwrap();
+    /// Takes nothing before it is let go.
+    struct Held(MemorySink, Receiver<()>);
+
+    impl Sink for Held {
+        fn name(&self) -> &str {
+            self.0.name()
         }
-        assert_eq!(memory.lines().len(), WAITING + 1, "each place is given back");
+
+        fn resume(&mut self) -> Result<Resumed, SinkError> {
+            self.0.resume()
+        }
+
+        fn append(&mut self, lines: &[String]) -> Result<(), SinkError> {
+            let _let_go = self.1.recv();
+            self.0.append(lines)
+        }
+    }
+
+    #[tokio::test]
+    async fn beyond_those_that_wait_a_record_is_refused_at_once_however_few_are_left_of_who_asked() {
+        let (sink, memory) = MemorySink::new("memory");
+        let (held, until) = channel();
+        let patient = Duration::from_mins(1);
+        let timeouts = Timeouts { between: Duration::ZERO, any: patient, rest: patient };
+        let sinks: Vec<Box<dyn Sink>> = vec![Box::new(Held(sink, until))];
+        let log = Log::open_with(sinks, "w", FailurePolicy::Open, timeouts).unwrap();
+        let trail = Trail::new(log, Counters::default(), Timestamp::now);
+        for _ in 0..WAITING {
+            assert_eq!(trail.record(record("a")).now_or_never(), None, "it waits, and is given up");
+        }
+        assert_eq!(trail.record(record("b")).now_or_never(), Some(Err(Unrecorded)));
+        drop(held);
+        while trail.room.available_permits() < WAITING {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        trail.record(record("c")).await.unwrap();
+        assert_eq!(memory.lines().len(), WAITING + 1);
     }
 }

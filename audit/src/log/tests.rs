@@ -318,13 +318,15 @@ fn callers_that_wait_are_written_together() {
 #[test]
 fn what_comes_right_after_a_write_waits_for_company_and_nothing_else_does() {
     let (sink, words, memory, appends) = gate("gate");
-    let apart = Timeouts { between: Duration::from_secs(1), ..PATIENT };
+    let apart = Timeouts { between: Duration::from_secs(3), ..PATIENT };
     let log = Log::open_with(vec![sink], "op-0", FailurePolicy::Closed, apart).unwrap();
     words.send(Word::Take).unwrap();
     log.record(now(), record(0)).unwrap();
     words.send(Word::Take).unwrap();
     for n in 1..5 {
         log.submit(now(), vec![record(n)], || true, |_| ());
+        // Long enough for a write that does not wait, and much less than what is waited.
+        thread::sleep(Duration::from_millis(50));
     }
     until(|| log.counters().taken == 5);
     assert_eq!((*appends.lock().unwrap(), memory.lines().len()), (2, 5));
