@@ -3,7 +3,11 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use crate::transport::Fault;
 use crate::{Answer, Ask, Lease, Outcome};
+
+/// Nothing is known, and nobody said when to ask again.
+pub(crate) const AWAY: Outcome = Outcome::Unavailable { retry_after: None };
 
 /// An answer that is waited for.
 pub type Answering<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -40,3 +44,17 @@ pub trait Provider: Send + Sync {
 
 /// The longer lease, or what came instead, which is never [`Outcome::Found`].
 pub type Renewed = Result<Lease, Outcome>;
+
+impl From<Fault> for Answer {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Refused(_) => Self::here(Outcome::Denied),
+            Fault::Question => Self::here(Outcome::Malformed),
+            Fault::TooLarge => Outcome::Malformed.into(),
+            // The first is of a standby that cannot hand on what it is asked, as all are while they choose another leader.
+            Fault::Redirect | Fault::Unreachable | Fault::Untrusted | Fault::Late | Fault::Broken => {
+                AWAY.into()
+            }
+        }
+    }
+}
