@@ -120,6 +120,14 @@ impl<T> Sessions<T> {
         }
     }
 
+    /// As if what is kept had come so much earlier.
+    #[cfg(test)]
+    pub(crate) async fn age(&self, by: Duration) {
+        if let Some(kept) = &mut self.0.lock().await.kept {
+            kept.since -= by;
+        }
+    }
+
     /// Whether to ask again, after a refusal.
     pub(crate) async fn refused(&self, what: &Arc<T>) -> bool {
         self.0.lock().await.refused(what, Instant::now())

@@ -366,7 +366,7 @@ async fn a_role_is_assumed_once_and_its_token_is_sent() {
     assert!(asked[2].headers["authorization"].contains("Credential=ASgeIAIOSFODNN7EXAMPLE/"));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn keys_of_a_role_that_are_over_are_replaced_once() {
     let expired = || (400, error("ExpiredTokenException", "").to_string());
     let server = Scripted::new(move |asked| match asked.headers.get("x-amz-target") {
@@ -378,7 +378,7 @@ async fn keys_of_a_role_that_are_over_are_replaced_once() {
     let asks = [ask("s0", None)];
     assert_eq!(all_told(&store.fetch(&asks).await), ["Denied"]);
     assert_eq!(server.asked().len(), 2, "they have only just come");
-    tokio::time::advance(std::time::Duration::from_mins(1)).await;
+    store.session.age(std::time::Duration::from_mins(1)).await;
     assert_eq!(all_told(&store.fetch(&asks).await), ["Denied"]);
     assert_eq!(server.asked().len(), 3, "once with the old, a role, once with the new");
 }
@@ -393,6 +393,14 @@ async fn a_role_that_is_denied_makes_a_pause_for_all() {
         assert!(answers.iter().all(|answer| answer.again.is_some()));
         assert_eq!(server.asked().len(), calls);
     }
+}
+
+#[tokio::test]
+async fn a_role_that_gives_no_keys_is_asked_for_once() {
+    let server = Scripted::new(|_| (200, String::new())).await;
+    let answers = store(&server, role()).fetch(&[ask("s0", None), ask("s1", None)]).await;
+    assert_eq!(all_told(&answers), ["Malformed", "Malformed"]);
+    assert_eq!(server.asked().len(), 1);
 }
 
 #[tokio::test]
