@@ -11,12 +11,11 @@ mod reply;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use jiff::Timestamp;
 use sealedenv_seal::Plain;
-use tokio::time::{Instant, timeout_at};
 
 use crate::credential::text;
-use crate::provider::{AWAY, Answering, Provider};
+use crate::provider::{Answering, Provider, each};
 use crate::session::Sessions;
-use crate::transport::{ANSWER, Question, Reply, Transport, base};
+use crate::transport::{Question, Reply, Transport, base};
 use crate::{Answer, Ask, Outcome};
 use login::Token;
 
@@ -138,14 +137,7 @@ fn form_headers() -> HeaderMap {
 
 impl Provider for Gcp {
     fn fetch<'a>(&'a self, asks: &'a [Ask]) -> Answering<'a, Vec<Answer>> {
-        Box::pin(async move {
-            let deadline = Instant::now() + ANSWER;
-            let mut answers = Vec::with_capacity(asks.len());
-            for ask in asks {
-                answers.push(timeout_at(deadline, self.read(ask)).await.unwrap_or_else(|_| AWAY.into()));
-            }
-            answers
-        })
+        Box::pin(each(asks, |ask| self.read(ask)))
     }
 }
 

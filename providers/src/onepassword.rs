@@ -16,11 +16,10 @@ mod reply;
 
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use sealedenv_seal::Plain;
-use tokio::time::{Instant, timeout_at};
 
 use crate::credential::{Credential, bearer, text};
-use crate::provider::{AWAY, Answering, Provider};
-use crate::transport::{ANSWER, Question, Reply, Transport, base, encoded};
+use crate::provider::{Answering, Provider, each};
+use crate::transport::{Question, Reply, Transport, base, encoded};
 use crate::{Answer, Ask, Outcome};
 
 pub use reference::{Reference, ReferenceError, reference};
@@ -104,19 +103,10 @@ impl Session<'_> {
 
 impl Provider for OnePassword {
     fn fetch<'a>(&'a self, asks: &'a [Ask]) -> Answering<'a, Vec<Answer>> {
-        Box::pin(async move {
-            let deadline = Instant::now() + ANSWER;
-            let mut answers = Vec::with_capacity(asks.len());
-            for ask in asks {
-                let answer = match timeout_at(deadline, self.read(ask)).await {
-                    Ok(Ok(reply)) => reply::item(&reply, ask).into(),
-                    Ok(Err(answer)) => answer,
-                    Err(_) => AWAY.into(),
-                };
-                answers.push(answer);
-            }
-            answers
-        })
+        Box::pin(each(asks, async |ask| match self.read(ask).await {
+            Ok(reply) => reply::item(&reply, ask).into(),
+            Err(answer) => answer,
+        }))
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
-use crate::provider::{AWAY, Answering, Provider, Renewed};
+use crate::provider::{AWAY, Answering, Provider, Renewed, each};
 use crate::transport::{ANSWER, Question, Reply, Transport, base};
 use crate::{Answer, Ask, Lease, Outcome};
 use path::{RESERVED, Whose, path, whose};
@@ -207,14 +207,7 @@ impl Vault {
 impl Provider for Vault {
     /// All of it, credentials and logins too, within the time of one call.
     fn fetch<'a>(&'a self, asks: &'a [Ask]) -> Answering<'a, Vec<Answer>> {
-        Box::pin(async move {
-            let deadline = Instant::now() + ANSWER;
-            let mut answers = Vec::with_capacity(asks.len());
-            for ask in asks {
-                answers.push(timeout_at(deadline, self.read(ask)).await.unwrap_or_else(|_| AWAY.into()));
-            }
-            answers
-        })
+        Box::pin(each(asks, |ask| self.read(ask)))
     }
 
     fn renew<'a>(&'a self, lease: &'a Lease) -> Answering<'a, Renewed> {

@@ -5,11 +5,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::*;
 use crate::By;
 use crate::credential::Credential;
 use crate::scripted::{Asked, Scripted, all_told, ask, given, told, transport};
+use crate::transport::ANSWER;
 
 const NAME: &str = "projects/shop/secrets/db/versions/latest";
 const TOKEN: &str = "1/8xbJqaOZXSUZbHLl5EOtu1pxz3fmmetKx9W8CV4t79M";
@@ -251,6 +253,9 @@ async fn each_login_gives_a_token_that_is_used_until_its_end() {
         assert_eq!((answers[2].by, answers[3].by), (By::Store, By::Here));
         let asked = server.asked();
         assert_eq!((asked.len(), asked[0].line.as_str()), (4, line));
+        store.session.age(Duration::from_mins(1)).await;
+        store.fetch(&asks[2..3]).await;
+        assert_eq!(server.asked().len(), 1, "only a refusal is about the token");
         assert!(!asked[0].headers.contains_key("authorization"));
         match asked[0].line.as_str() {
             "POST /token" => assert!(asked[0].body.starts_with("grant_type=")),

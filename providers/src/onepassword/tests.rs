@@ -3,11 +3,13 @@ use std::sync::Arc;
 use http::StatusCode;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::*;
 use crate::By;
 use crate::pick::{PickError, pick};
 use crate::scripted::{Scripted, all_told, ask, given, told, transport};
+use crate::transport::ANSWER;
 
 const VAULT: &str = "ftz4pm2xxwmwrsd7rjqn7grzfz";
 const ITEM: &str = "2fcbqwe9ndg175zg2dzwftvkpa";
