@@ -6,7 +6,7 @@
 //! | what of an answer is the value? | [`pick`], pure |
 //! | what is asked next, and when? | [`schedule`], pure |
 //! | how is it asked? | [`transport`] |
-//! | what does each kind of store do? | [`provider`]: `vault`, `aws`, `gcp`, `onepassword`, each behind a feature of its name |
+//! | what does each kind of store do? | [`provider`]: `vault`, `aws`, `gcp`, `kubernetes`, `onepassword`, each behind a feature of its name |
 //! | what came of it? | [`Outcome`] |
 //!
 //! An [`Outcome`] has no text. What a store says of a failure has held tokens and values elsewhere; it ends here.
@@ -14,7 +14,13 @@
 
 // Not every kind of store needs every part of what they share.
 #![cfg_attr(
-    not(all(feature = "aws", feature = "gcp", feature = "onepassword", feature = "vault")),
+    not(all(
+        feature = "aws",
+        feature = "gcp",
+        feature = "kubernetes",
+        feature = "onepassword",
+        feature = "vault"
+    )),
     allow(dead_code)
 )]
 
@@ -24,6 +30,8 @@ pub mod credential;
 #[cfg(feature = "gcp")]
 pub mod gcp;
 pub mod guard;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 #[cfg(feature = "onepassword")]
 pub mod onepassword;
 mod outcome;
