@@ -8,10 +8,10 @@ mod login;
 mod reply;
 mod sign;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use http::{HeaderMap, HeaderName, Method, Uri, header};
 use jiff::Timestamp;
 use sealedenv_seal::Plain;
 use serde_json::json;
@@ -29,6 +29,9 @@ pub use login::Login;
 /// The most secrets of one call.
 const BATCH: usize = 20;
 
+/// How long it is remembered that many may not be asked for in one.
+const ONE_BY_ONE: Duration = Duration::from_hours(1);
+
 /// The longest name of a secret, or of a version, in bytes.
 const MAX_NAME: usize = 2048;
 
@@ -41,8 +44,8 @@ pub struct Aws {
     sts: String,
     login: Login,
     session: Sessions<Keys>,
-    /// Whoever it asks as may not ask for many at once.
-    one_by_one: AtomicBool,
+    /// Until then nothing is asked for at once: whoever it asks as may not.
+    one_by_one: Mutex<Option<Instant>>,
 }
 
 /// Where AWS is asked, if not where it usually is: an endpoint of a VPC, another cloud with its API.
@@ -100,7 +103,7 @@ impl Aws {
             sts: endpoint(&endpoints.sts, "sts")?,
             login,
             session: Sessions::default(),
-            one_by_one: AtomicBool::new(false),
+            one_by_one: Mutex::default(),
         })
     }
 
@@ -115,7 +118,7 @@ impl Aws {
             }
         }
         for some in newest.chunks(BATCH).filter(|some| some.len() > 1) {
-            if self.one_by_one.load(Ordering::Relaxed) {
+            if self.is_one_by_one() {
                 break;
             }
             if let Err(Missing::All(answer)) = self.many(asks, some, answers).await {
@@ -149,8 +152,10 @@ impl Aws {
             Err(answer) => return Err(Missing::All(answer)),
         };
         let mut batch = reply::batch(&reply).map_err(|outcome| match outcome {
-            Outcome::Denied if !reply::is_about_keys(&reply) => {
-                self.one_by_one.store(true, Ordering::Relaxed);
+            Outcome::Denied if reply::is_about_rights(&reply) => {
+                if let Ok(mut until) = self.one_by_one.lock() {
+                    *until = Some(Instant::now() + ONE_BY_ONE);
+                }
                 Missing::Some
             }
             Outcome::Denied | Outcome::Unavailable { .. } => Missing::All(outcome.into()),
@@ -160,6 +165,10 @@ impl Aws {
             answers[*at] = batch.take(&asks[*at].path).map(Answer::from);
         }
         Ok(())
+    }
+
+    fn is_one_by_one(&self) -> bool {
+        self.one_by_one.lock().is_ok_and(|until| until.is_some_and(|until| Instant::now() < until))
     }
 
     async fn one(&self, ask: &Ask) -> Answer {
@@ -229,14 +238,7 @@ impl Aws {
         body: &str,
     ) -> Result<Reply, Answer> {
         let address = format!("{endpoint}/").parse().map_err(|_| Answer::here(Outcome::Malformed))?;
-        let headers = headers.into_iter().map(|(name, value)| {
-            let value = if name == header::HOST || name == header::CONTENT_TYPE {
-                HeaderValue::from_str(&value).map_err(|_| Outcome::Malformed)
-            } else {
-                header(&value)
-            };
-            value.map(|value| (name, value))
-        });
+        let headers = headers.into_iter().map(|(name, value)| Ok((name, header(&value)?)));
         let headers = headers.collect::<Result<HeaderMap, Outcome>>().map_err(Answer::here)?;
         let question =
             Question { method: Method::POST, address, headers, body: Plain::from(body.to_owned()) };
@@ -257,7 +259,7 @@ fn same(answer: &Answer) -> Answer {
 
 impl Provider for Aws {
     fn batch(&self) -> usize {
-        if self.one_by_one.load(Ordering::Relaxed) { 1 } else { BATCH }
+        if self.is_one_by_one() { 1 } else { BATCH }
     }
 
     fn fetch<'a>(&'a self, asks: &'a [Ask]) -> Answering<'a, Vec<Answer>> {

@@ -151,6 +151,11 @@ pub(super) fn is_about_keys(reply: &Reply) -> bool {
     no(reply).is_some_and(|no| is_of_keys(no.word()))
 }
 
+/// Whether a refusal is about what may be done, and not about how it was asked. Also one without a word may be.
+pub(super) fn is_about_rights(reply: &Reply) -> bool {
+    no(reply).is_none_or(|no| matches!(no.word(), "AccessDeniedException" | "AccessDenied" | "NotAuthorized"))
+}
+
 fn no(reply: &Reply) -> Option<No> {
     if reply.status == StatusCode::OK {
         return None;

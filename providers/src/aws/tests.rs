@@ -285,6 +285,8 @@ async fn who_may_not_ask_for_many_asks_one_by_one() {
         assert_eq!(server.asked().len(), calls);
     }
     assert_eq!(store.batch(), 1);
+    *store.one_by_one.lock().unwrap() = Some(Instant::now());
+    assert_eq!(store.batch(), BATCH, "it is tried again after a while");
 }
 
 #[tokio::test]
@@ -294,6 +296,7 @@ async fn what_fails_for_many_is_asked_again_only_where_that_helps() {
         (400, error("ThrottlingException", "").to_string(), 1, ["Unavailable 7", "Unavailable 7"]),
         (503, String::new(), 1, ["Unavailable 7", "Unavailable 7"]),
         (400, error("UnrecognizedClientException", "").to_string(), 1, ["Denied", "Denied"]),
+        (400, error("InvalidSignatureException", "").to_string(), 1, ["Denied", "Denied"]),
         (400, error("UnknownOperationException", "").to_string(), 3, ["NotFound", "NotFound"]),
         (200, "{".to_owned(), 3, ["NotFound", "NotFound"]),
         (200, "{}".to_owned(), 3, ["NotFound", "NotFound"]),

@@ -67,7 +67,7 @@ fn what_comes_is_held_against_its_checksum() {
 fn each_answer_is_one_of_five_outcomes() {
     let version = "projects/123456789012/secrets/db/versions/5";
     for (status, body, expected) in [
-        (200, with("/payload/data", json!("")), "Malformed"),
+        (200, with("/payload", json!({"data": ""})), "Malformed"),
         (200, with("/payload/data", json!(null)), "Malformed"),
         (200, with("/payload/data", json!("no base64")), "Malformed"),
         (200, with("/payload", json!({})), "Malformed"),
