@@ -3,7 +3,13 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use tokio::time::{Instant, timeout_at};
+
+use crate::transport::{ANSWER, Fault};
 use crate::{Answer, Ask, Lease, Outcome};
+
+/// Nothing is known, and nobody said when to ask again.
+pub(crate) const AWAY: Outcome = Outcome::Unavailable { retry_after: None };
 
 /// An answer that is waited for.
 pub type Answering<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -40,3 +46,30 @@ pub trait Provider: Send + Sync {
 
 /// The longer lease, or what came instead, which is never [`Outcome::Found`].
 pub type Renewed = Result<Lease, Outcome>;
+
+/// Asks for one after the other, all of them within the time of one call.
+pub(crate) async fn each<'a, T>(asks: &'a [Ask], ask_for: impl Fn(&'a Ask) -> T) -> Vec<Answer>
+where
+    T: Future<Output = Answer>,
+{
+    let deadline = Instant::now() + ANSWER;
+    let mut answers = Vec::with_capacity(asks.len());
+    for ask in asks {
+        answers.push(timeout_at(deadline, ask_for(ask)).await.unwrap_or_else(|_| AWAY.into()));
+    }
+    answers
+}
+
+impl From<Fault> for Answer {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Refused(_) => Self::here(Outcome::Denied),
+            Fault::Question => Self::here(Outcome::Malformed),
+            Fault::TooLarge => Outcome::Malformed.into(),
+            // The first is of a standby that cannot hand on what it is asked, as all are while they choose another leader.
+            Fault::Redirect | Fault::Unreachable | Fault::Untrusted | Fault::Late | Fault::Broken => {
+                AWAY.into()
+            }
+        }
+    }
+}

@@ -4,6 +4,7 @@
 //! very number that the guard was asked about.
 
 mod connect;
+mod repeats;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,6 +146,20 @@ impl Transport {
         })?;
         Ok(Reply { status, retry_after, body: Plain::from(Vec::from(body.to_bytes())) })
     }
+}
+
+/// An address that paths can be written behind: `https://HOST[:PORT]`, without a slash at its end. None: it has a path or a
+/// query of its own, or no host.
+pub(crate) fn base(address: &Uri) -> Option<String> {
+    let is_bare = matches!(address.path(), "" | "/") && address.query().is_none();
+    (is_bare && address.authority().is_some()).then(|| address.to_string().trim_end_matches('/').to_owned())
+}
+
+/// A part of a path or of a query, in which nothing means anything.
+pub(crate) fn encoded(text: &str) -> String {
+    let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    let safe = |byte: u8| if is_safe(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(safe).collect()
 }
 
 /// Finds our own fault in the client's chain of errors.

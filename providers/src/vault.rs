@@ -15,21 +15,18 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
-use crate::provider::{Answering, Provider, Renewed};
-use crate::transport::{ANSWER, Fault, Question, Reply, Transport};
+use crate::provider::{AWAY, Answering, Provider, Renewed, each};
+use crate::transport::{ANSWER, Question, Reply, Transport, base};
 use crate::{Answer, Ask, Lease, Outcome};
 use path::{RESERVED, Whose, path, whose};
 use session::{Refused, Session, With};
 
-pub use login::{Credential, Login};
+pub use login::Login;
 
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
 /// Vault answers nothing to who might have been led to it by somebody else's server.
 const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
-
-/// Nothing came in time.
-const LATE: Outcome = Outcome::Unavailable { retry_after: None };
 
 /// One Vault, as one role.
 pub struct Vault {
@@ -65,10 +62,7 @@ impl Vault {
         namespace: Option<&str>,
         login: Login,
     ) -> Result<Self, VaultError> {
-        let is_bare = matches!(address.path(), "" | "/") && address.query().is_none();
-        if !is_bare || address.authority().is_none() {
-            return Err(VaultError::Address);
-        }
+        let address = base(address).ok_or(VaultError::Address)?;
         let of_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_');
         let namespace = namespace
             .map(|name| {
@@ -77,7 +71,6 @@ impl Vault {
                 value.filter(|_| !is_reserved && name.bytes().all(of_name)).ok_or(VaultError::Namespace)
             })
             .transpose()?;
-        let address = address.to_string().trim_end_matches('/').to_owned();
         Ok(Self { transport, address, namespace, login, session: Mutex::default() })
     }
 
@@ -146,7 +139,7 @@ impl Vault {
         match session.with(Instant::now()) {
             With::Token(token) => return Ok(token),
             With::Nothing(pause) => return Err(Answer::here(Outcome::Denied).again(pause)),
-            With::Closed => return Err(Answer::here(LATE)),
+            With::Closed => return Err(Answer::here(AWAY)),
             With::Login => {}
         }
         let token = match self.login.request().await.map_err(Answer::here)? {
@@ -185,7 +178,7 @@ impl Vault {
         token: &HeaderValue,
     ) -> Result<Reply, Answer> {
         let reply = self.ask(method, path, body, Some(token)).await?;
-        if reply::repeats(&reply, token) { Err(Outcome::Malformed.into()) } else { Ok(reply) }
+        if reply.repeats(token.as_bytes()) { Err(Outcome::Malformed.into()) } else { Ok(reply) }
     }
 
     async fn ask(
@@ -214,14 +207,7 @@ impl Vault {
 impl Provider for Vault {
     /// All of it, credentials and logins too, within the time of one call.
     fn fetch<'a>(&'a self, asks: &'a [Ask]) -> Answering<'a, Vec<Answer>> {
-        Box::pin(async move {
-            let deadline = Instant::now() + ANSWER;
-            let mut answers = Vec::with_capacity(asks.len());
-            for ask in asks {
-                answers.push(timeout_at(deadline, self.read(ask)).await.unwrap_or_else(|_| LATE.into()));
-            }
-            answers
-        })
+        Box::pin(each(asks, |ask| self.read(ask)))
     }
 
     fn renew<'a>(&'a self, lease: &'a Lease) -> Answering<'a, Renewed> {
@@ -248,22 +234,8 @@ impl Vault {
     async fn tell(&self, path: &str, lease: &Lease) -> Result<Reply, Outcome> {
         let body = json!({ "lease_id": lease.id }).to_string();
         let call = self.call(Method::PUT, path, Some(&body));
-        let answered = timeout_at(Instant::now() + ANSWER, call).await.map_err(|_| LATE)?;
+        let answered = timeout_at(Instant::now() + ANSWER, call).await.map_err(|_| AWAY)?;
         answered.map(|(reply, _)| reply).map_err(|answer| answer.outcome)
-    }
-}
-
-impl From<Fault> for Answer {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Refused(_) => Self::here(Outcome::Denied),
-            Fault::Question => Self::here(Outcome::Malformed),
-            Fault::TooLarge => Outcome::Malformed.into(),
-            // Of a standby that cannot hand on what it is asked, as all are while they choose another leader.
-            Fault::Redirect | Fault::Unreachable | Fault::Untrusted | Fault::Late | Fault::Broken => {
-                LATE.into()
-            }
-        }
     }
 }
 

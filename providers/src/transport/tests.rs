@@ -222,3 +222,18 @@ async fn a_name_is_looked_up_with_the_dot_at_its_end() {
     }
     assert_eq!(*seen.lock().unwrap(), ["store.test.", "store.test"]);
 }
+
+#[test]
+fn what_is_written_into_an_address_means_nothing_there() {
+    assert_eq!(encoded("title eq \"a/b?c&d\""), "title%20eq%20%22a%2Fb%3Fc%26d%22");
+    assert_eq!(encoded("a-Z_0.9~é"), "a-Z_0.9~%C3%A9");
+    for (address, expected) in [
+        ("https://a.test/", Some("https://a.test")),
+        ("http://a.test:80", Some("http://a.test:80")),
+        ("https://a.test/v1", None),
+        ("https://a.test?x", None),
+        ("/v1", None),
+    ] {
+        assert_eq!(base(&address.parse().unwrap()).as_deref(), expected, "{address}");
+    }
+}

@@ -1,23 +1,11 @@
 //! Ways to log in to Vault.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
-
 use http::HeaderValue;
-use sealedenv_seal::Plain;
 use serde_json::json;
 
 use super::path::path;
 use crate::Outcome;
-
-/// Longest time for a credential, which comes from the cluster and says nothing of the store.
-pub(super) const CREDENTIAL: Duration = Duration::from_secs(5);
-
-/// Gives a credential each time that it is needed: what is read from a Secret, or a ServiceAccount's token that was just
-/// made. None: it cannot be had at the moment.
-pub type Credential = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Option<Plain>> + Send>> + Send + Sync>;
+use crate::credential::{Credential, header, text};
 
 /// How to become somebody in Vault.
 #[derive(Clone)]
@@ -57,12 +45,6 @@ impl Login {
     }
 
     pub(super) async fn request(&self) -> Result<Step, Outcome> {
-        const AWAY: Outcome = Outcome::Unavailable { retry_after: None };
-        let text = async |credential: &Credential| {
-            let plain = tokio::time::timeout(CREDENTIAL, credential()).await.ok().flatten().ok_or(AWAY)?;
-            let text = String::from_utf8(plain.expose().to_vec()).map_err(|_| Outcome::Malformed)?;
-            Ok::<_, Outcome>(text.trim().to_owned())
-        };
         let ask = |mount: &str, body: String| {
             let path = path(&format!("auth/{mount}/login")).ok_or(Outcome::Malformed)?;
             Ok(Step::Ask { path, body })
@@ -77,11 +59,4 @@ impl Login {
             }
         }
     }
-}
-
-/// A token as a header, which neither logs nor prints show.
-pub(super) fn header(token: &str) -> Result<HeaderValue, Outcome> {
-    let mut value = HeaderValue::from_str(token).map_err(|_| Outcome::Malformed)?;
-    value.set_sensitive(true);
-    Ok(value)
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::login::header;
+use crate::credential::header;
 use crate::transport::Reply;
 use crate::{Lease, Outcome, Read};
 
@@ -102,48 +102,6 @@ pub(super) fn is_of_kv(reply: &Reply) -> bool {
         Some(kind) => kind == "kv",
         None => versioned.is_some_and(|versioned| versioned.metadata.version.is_some()),
     }
-}
-
-/// Whether an answer holds the token that it was asked with, as it is or as a reader of JSON would see it. One that is short
-/// is a word that stands in many answers, so that has to be a whole text of it.
-pub(super) fn repeats(reply: &Reply, token: &HeaderValue) -> bool {
-    const SHORT: usize = 16;
-    let token = token.as_bytes();
-    let holds = |body: &[u8]| {
-        let is_at = |at: usize| {
-            let around = (at.checked_sub(1).and_then(|before| body.get(before)), body.get(at + token.len()));
-            token.len() >= SHORT || around == (Some(&b'"'), Some(&b'"'))
-        };
-        body.windows(token.len()).enumerate().any(|(at, part)| part == token && is_at(at))
-    };
-    let body = reply.body.expose();
-    !token.is_empty() && (holds(body) || body.contains(&b'\\') && holds(unescaped(body).expose()))
-}
-
-/// With the escapes of its texts (RFC 8259, 7) read, of those characters that a token may be of. Never longer than before,
-/// so no copy of it is left behind.
-fn unescaped(json: &[u8]) -> Plain {
-    let mut bytes = Vec::with_capacity(json.len());
-    let mut rest = json;
-    while let [first, tail @ ..] = rest {
-        let (byte, after) = match (first, tail) {
-            (b'\\', [b'u', a, b, c, d, after @ ..]) => match ascii([*a, *b, *c, *d]) {
-                Some(byte) => (byte, after),
-                None => (*first, tail),
-            },
-            (b'\\', [byte, after @ ..]) => (*byte, after),
-            _ => (*first, tail),
-        };
-        bytes.push(byte);
-        rest = after;
-    }
-    Plain::from(bytes)
-}
-
-/// The character of four digits.
-fn ascii(digits: [u8; 4]) -> Option<u8> {
-    let digits = std::str::from_utf8(&digits).ok().filter(|digits| !digits.starts_with('+'))?;
-    u8::from_str_radix(digits, 16).ok().filter(u8::is_ascii)
 }
 
 /// A login.

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::By;
+use crate::credential::Credential;
 use crate::guard::Policy;
 use crate::transport::system_lookup;
 
@@ -158,48 +159,6 @@ fn a_version_that_was_asked_for_is_the_one_that_came() {
     assert_eq!(of(json!({"data": {"a": "1"}}), Some(2)), "Malformed", "the first version of KV has none");
 }
 
-#[test]
-fn an_answer_that_repeats_the_token_is_told() {
-    let repeats =
-        |body: &str, token: &'static str| reply::repeats(&reply(200, body), &HeaderValue::from_static(token));
-    let long = "hvs.CAESIJ0123456789";
-    assert!(repeats(&format!(r#"{{"data":{{"id":"{long}"}}}}"#), long));
-    assert!(repeats(&format!(r#"{{"data":{{"a":"Bearer {long}"}}}}"#), long));
-    assert!(repeats(r#"{"data":{"id":"root"}}"#, "root"));
-    assert!(!repeats(r#"{"data":{"a":"rooted"}}"#, "root"));
-    assert!(!repeats(r#"{"data":{}}"#, long));
-    // As whoever reads JSON sees it.
-    for written in [
-        r"\u0068vs.CAESIJ0123456789",
-        r"hvs\u002eCAESI\u004a0123456789",
-        r"\u0068\u0076\u0073.CAESIJ0123456789",
-    ] {
-        assert!(repeats(&format!(r#"{{"data":{{"id":"{written}"}}}}"#), long), "{written}");
-    }
-    assert!(repeats(r#"{"data":{"id":"r\u006F\u006ft"}}"#, "root"));
-    assert!(repeats(r#"{"data":{"id":"a\/b"}}"#, "a/b"));
-    assert!(!repeats(r#"{"data":{"id":"\\u0068vs.CAESIJ0123456789"}}"#, long), "a backslash and a u");
-    for broken in
-        [r#""\"#, r#""\u"#, r#""\u00"#, r#""\u+068vs.CAESIJ0123456789"#, r#""\u0168vs.CAESIJ0123456789"#]
-    {
-        assert!(!repeats(broken, long), "{broken}");
-    }
-}
-
-#[test]
-fn an_answer_of_kv_is_told_from_vaults_own() {
-    let of = |body: Value| reply::is_of_kv(&reply(200, body));
-    let versioned = json!({"data": {"a": "1"}, "metadata": {"version": 3}});
-    assert!(of(json!({"data": {"a": "1"}, "mount_type": "kv"})));
-    assert!(of(json!({"data": versioned, "mount_type": "kv"})));
-    assert!(of(json!({"data": versioned})), "of an OpenBao");
-    assert!(!of(json!({"data": versioned, "mount_type": "cubbyhole"})));
-    assert!(!of(json!({"data": {"a": "1"}})));
-    for kind in ["token", "ns_token", "system", "ns_system", "identity", "ns_cubbyhole", "approle", ""] {
-        assert!(!of(json!({"data": {"a": "1"}, "mount_type": kind})), "{kind}");
-    }
-}
-
 proptest! {
     #[test]
     fn any_bytes_are_an_outcome(status in 100..600_u16, body: Vec<u8>) {
@@ -283,7 +242,7 @@ impl Fake {
     }
 }
 
-fn given(text: &'static str) -> login::Credential {
+fn given(text: &'static str) -> Credential {
     Arc::new(move || Box::pin(async move { Some(Plain::from(text.to_owned())) }))
 }
 
@@ -378,7 +337,7 @@ async fn the_token_is_never_an_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn all_of_a_fetch_has_one_deadline() {
-    let never: login::Credential = Arc::new(|| Box::pin(std::future::pending()));
+    let never: Credential = Arc::new(|| Box::pin(std::future::pending()));
     let stuck = vault("http://127.0.0.1:1", Login::Token(never));
     let asks: Vec<Ask> = (0..5).map(|path| Ask { path: format!("kv/{path}"), version: None }).collect();
     let start = Instant::now();
@@ -392,7 +351,7 @@ async fn all_of_a_fetch_has_one_deadline() {
 #[tokio::test]
 async fn what_cannot_be_asked_is_not() {
     let fake = Fake::default();
-    let gone: login::Credential = Arc::new(|| Box::pin(async { None }));
+    let gone: Credential = Arc::new(|| Box::pin(async { None }));
     let address = fake.serve().await;
     let vault_of = |credential| vault(&address, Login::Token(credential));
     let ask =

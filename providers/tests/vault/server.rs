@@ -142,7 +142,7 @@ pub(crate) fn store(address: &str, namespace: Option<&str>, login: Login) -> Vau
 }
 
 /// A credential.
-pub(crate) fn given(text: &str) -> sealedenv_providers::vault::Credential {
+pub(crate) fn given(text: &str) -> sealedenv_providers::credential::Credential {
     let text = text.to_owned();
     Arc::new(move || {
         let text = text.clone();
