@@ -113,15 +113,19 @@ pub fn run(data: &[u8]) {
 fn compare(opened: &Result<Plain, OpenError>, file: &[u8]) {
     let decryptor = age::Decryptor::new_buffered(file)
         .unwrap_or_else(|error| panic!("the age crate refuses what the scan let pass: {error}"));
-    let by_age =
-        decryptor.decrypt(IDENTITIES.iter().map(|identity| identity as _)).ok().and_then(|mut payload| {
-            let mut value = Vec::new();
-            payload.read_to_end(&mut value).ok().map(|_| value)
-        });
+    // Its key agreements take some twenty times as long as all else here, so one file of sixteen has to do.
+    if file.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte)) % 16 != 0 {
+        return;
+    }
+    let by_age = || {
+        let mut payload = decryptor.decrypt(IDENTITIES.iter().map(|identity| identity as _)).ok()?;
+        let mut value = Vec::new();
+        payload.read_to_end(&mut value).ok().map(|_| value)
+    };
     match opened {
-        Ok(opened) => assert_eq!(Some(opened.expose()), by_age.as_deref()),
+        Ok(opened) => assert_eq!(Some(opened.expose()), by_age().as_deref()),
         Err(error @ (OpenError::BadMac | OpenError::PayloadDamaged)) => {
-            assert!(by_age.is_none(), "the age crate opens it: {error}");
+            assert!(by_age().is_none(), "the age crate opens it: {error}");
         }
         Err(_) => {}
     }
